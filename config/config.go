@@ -1,0 +1,338 @@
+// Package config is the file format: its types, defaults, expansion, validation and errors.
+//
+// The field comments are the manual of the file: the JSON Schema and the editor help are made from them.
+package config
+
+import "time"
+
+// Config is the whole file, expanded, defaulted and validated. It is read-only once loaded.
+type Config struct {
+	// The URLs that clients use, and so the only bases an htu may have (RFC 9449 §4.3). A request for another host
+	// is refused with 421. A path here is a prefix that the load balancer in front strips before the gateway sees
+	// the request. http:// is taken only for loopback hosts.
+	PublicURLs []string `yaml:"public_urls"`
+	// Where the gateway listens.
+	Listen Listen `yaml:"listen"`
+	// Certificates: exactly one of acme, certificate and internal. Without this block, cleartext on listen.http.
+	TLS *TLS `yaml:"tls"`
+	// Where the tokens are: exactly one of sqlite and postgres.
+	Store Store `yaml:"store"`
+	// The short memory for looked-up tokens, by digest.
+	Cache Cache `yaml:"cache"`
+	// The rules for proofs (RFC 9449).
+	DPoP DPoP `yaml:"dpop"`
+	// What the upstream is told about the caller.
+	Identity Identity `yaml:"identity"`
+	// Named pools of upstream servers. A route may also give a URL outright.
+	Upstreams map[string]Upstream `yaml:"upstreams"`
+	// Who may call what. The most specific pattern wins; no match is 404.
+	Routes []Route `yaml:"routes"`
+	// The decision alone, for a proxy that asks.
+	ForwardAuth ForwardAuth `yaml:"forward_auth"`
+	// Protected resource metadata (RFC 9728).
+	Metadata Metadata `yaml:"metadata"`
+	// What to do about a live bound token shown as Bearer, or with a valid proof by another key: log or revoke.
+	Misuse string `yaml:"misuse" default:"log" enum:"log,revoke"`
+	// Logging.
+	Log Log `yaml:"log"`
+	// Tracing.
+	Tracing Tracing `yaml:"tracing"`
+	// Bounds of the listeners, and the timing of a shutdown.
+	Limits Limits `yaml:"limits"`
+}
+
+// Listen says where the gateway listens. Addresses are host:port; an empty one is not listened on.
+type Listen struct {
+	// The service over TLS; needs tls.
+	HTTPS string `yaml:"https" default:":443"`
+	// With tls: ACME HTTP-01 and a redirect to https. Without: the service itself.
+	HTTP string `yaml:"http" default:":80"`
+	// /healthz, /readyz, /metrics and the status page. Empty turns it off.
+	Admin string `yaml:"admin" default:"127.0.0.1:9180"`
+	// CIDRs of proxies whose X-Forwarded-* and Forwarded are believed; from all others they are dropped.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+}
+
+// TLS says where certificates come from. Exactly one of the three is set.
+type TLS struct {
+	// Certificates from an ACME server (RFC 8555).
+	ACME *ACME `yaml:"acme"`
+	// A certificate from files, reread when they change.
+	Certificate *Certificate `yaml:"certificate"`
+	// An own local CA, for development.
+	Internal bool `yaml:"internal"`
+}
+
+// ACME is an account at an ACME server.
+type ACME struct {
+	// The account's e-mail address.
+	Email string `yaml:"email"`
+	// The hosts to get certificates for. Empty: the hosts of public_urls.
+	Domains []string `yaml:"domains"`
+	// The ACME directory URL. Empty: Let's Encrypt.
+	Directory string `yaml:"directory"`
+	// A PEM file to trust for that directory.
+	CARoot string `yaml:"ca_root"`
+	// A folder, or "store" for the Postgres of store.
+	Storage string `yaml:"storage" default:"./certificates"`
+}
+
+// Certificate is a certificate and its key on disk, both PEM.
+type Certificate struct {
+	// The certificate chain, leaf first.
+	CertFile string `yaml:"cert_file"`
+	// The private key.
+	KeyFile string `yaml:"key_file"`
+}
+
+// Store is where the tokens are. Exactly one of SQLite and Postgres is set.
+type Store struct {
+	// The file of the embedded store: one machine, no server.
+	SQLite string `yaml:"sqlite"`
+	// Any libpq URL or DSN. SELECT on the one table is enough to serve.
+	Postgres Secret `yaml:"postgres"`
+	// The token table, optionally with its schema. Postgres only.
+	Table string `yaml:"table" default:"public.oauth_access_tokens"`
+	// How the digest column was made: SHA-256(token), or HMAC-SHA-256(digest_key, token).
+	Digest string `yaml:"digest" default:"sha256" enum:"sha256,hmac-sha256"`
+	// The HMAC key, the raw bytes; hmac-sha256 only.
+	DigestKey Secret `yaml:"digest_key"`
+	// The bound of one lookup.
+	Timeout Duration `yaml:"timeout" default:"500ms"`
+}
+
+// Cache bounds the memory and the age of looked-up tokens.
+type Cache struct {
+	// The bound of the memory for looked-up tokens.
+	MaxSize Size `yaml:"max_size" default:"64MiB"`
+	// The longest that a revocation can go unseen when no notification arrives. 0: no caching.
+	TTL Duration `yaml:"ttl" default:"30s"`
+	// How long an unknown token is remembered as unknown. 0: not at all.
+	NegativeTTL Duration `yaml:"negative_ttl" default:"2s"`
+	// With the store down, how long past ttl a cached token still serves. 0: never.
+	StaleOnError Duration `yaml:"stale_on_error" default:"0s"`
+}
+
+// DPoP holds the rules for proofs (RFC 9449 §4.3, §9, §11).
+type DPoP struct {
+	// The JWS algorithms taken, in the order in which challenges list them.
+	Algorithms []string `yaml:"algorithms" default:"ES256,ES384,ES512,EdDSA,Ed25519,PS256,PS384,PS512,RS256" enum:"ES256,ES384,ES512,EdDSA,Ed25519,PS256,PS384,PS512,RS256,RS384,RS512"`
+	// How old an iat may be.
+	MaxAge Duration `yaml:"max_age" default:"60s"`
+	// How far ahead of our clock an iat may be.
+	MaxSkew Duration `yaml:"max_skew" default:"10s"`
+	// Server nonces (RFC 9449 §9). auto asks for one only when iat cannot be trusted: outside the window, or older than
+	// this process while replay is memory. required always asks. off never does.
+	Nonce string `yaml:"nonce" default:"auto" enum:"off,auto,required"`
+	// How long a nonce is good, at the most. With a good nonce the iat window is not applied.
+	NonceTTL Duration `yaml:"nonce_ttl" default:"5m"`
+	// The key that nonces are made with, shared by a fleet. Empty: a random key per process.
+	NonceKey Secret `yaml:"nonce_key"`
+	// Where used proofs are remembered: memory, postgres, or a redis://, rediss://, valkey:// or valkeys:// URL.
+	Replay Secret `yaml:"replay" default:"memory"`
+	// The bound of replay: memory. Full is 503, never forgetting.
+	ReplayMemory Size `yaml:"replay_memory" default:"256MiB"`
+	// The longest DPoP header taken.
+	MaxProofSize Size `yaml:"max_proof_size" default:"8KiB"`
+}
+
+// Identity names the headers that tell the upstream who calls. An empty name means that header is not sent.
+// Incoming headers and trailers of these names, and of every preset's, are always removed, in any spelling.
+type Identity struct {
+	// The family of header names; single names below override it.
+	Preset string `yaml:"preset" default:"x-auth" enum:"x-auth,remote-user,auth-request,oauth2-proxy,kong"`
+	// The user_id of the token. A client-only token has no subject header.
+	Subject *string `yaml:"subject"`
+	// The scopes, space-separated, in the stored order.
+	Scope *string `yaml:"scope"`
+	// The client_id.
+	Client *string `yaml:"client"`
+	// The stored jti, never the token.
+	TokenID *string `yaml:"token_id"`
+	// DPoP or Bearer.
+	TokenType *string `yaml:"token_type"`
+	// The end of the token's life in Unix seconds.
+	Expires *string `yaml:"expires"`
+	// Header name to top-level member of the stored metadata.
+	Metadata map[string]string `yaml:"metadata"`
+	// A short-lived signed JWT of all that.
+	Assertion Assertion `yaml:"assertion"`
+	// The client's Authorization: remove it, keep it and DPoP as sent, or send the token as Bearer without the proof.
+	Authorization string `yaml:"authorization" default:"remove" enum:"remove,keep,bearer"`
+}
+
+// Assertion is a signed JWT for the upstream.
+type Assertion struct {
+	// The header that carries it.
+	Header string `yaml:"header"`
+	// The signing key, a private JWK or PEM.
+	KeyFile string `yaml:"key_file"`
+	// The aud claim.
+	Audience string `yaml:"audience"`
+}
+
+// Upstream is a pool of servers that serve the same.
+type Upstream struct {
+	// http or https URLs of the servers.
+	Targets []string `yaml:"targets"`
+	// How a target is chosen.
+	Balance string `yaml:"balance" default:"least_conn" enum:"least_conn,round_robin"`
+	// Active health checks.
+	Health *Health `yaml:"health"`
+	// The bound of connecting, TLS handshake included.
+	ConnectTimeout Duration `yaml:"connect_timeout" default:"2s"`
+	// The bound of the wait for the response header. Streams after that are not cut.
+	ResponseTimeout Duration `yaml:"response_timeout" default:"30s"`
+	// Headers that the upstream itself wants, such as its own credentials.
+	Headers map[string]Secret `yaml:"headers"`
+	// TLS towards the targets.
+	TLS *UpstreamTLS `yaml:"tls"`
+	// Cleartext HTTP/2, for gRPC.
+	H2C bool `yaml:"h2c"`
+}
+
+// Health is an active health check.
+type Health struct {
+	// The path asked for.
+	Path string `yaml:"path" default:"/healthz"`
+	// The pause between two checks of a target.
+	Interval Duration `yaml:"interval" default:"5s"`
+	// The bound of one check.
+	Timeout Duration `yaml:"timeout" default:"1s"`
+	// Failures in a row that take a target out.
+	UnhealthyAfter int `yaml:"unhealthy_after" default:"2"`
+	// Successes in a row that bring it back.
+	HealthyAfter int `yaml:"healthy_after" default:"1"`
+}
+
+// UpstreamTLS is the TLS client side towards an upstream.
+type UpstreamTLS struct {
+	// The CAs to trust, PEM. Empty: the system's.
+	CAFile string `yaml:"ca_file"`
+	// A client certificate, PEM.
+	CertFile string `yaml:"cert_file"`
+	// Its key, PEM.
+	KeyFile string `yaml:"key_file"`
+	// The name to ask for and to check. Empty: the target's host.
+	ServerName string `yaml:"server_name"`
+}
+
+// Route is one rule: who may call what.
+type Route struct {
+	// A net/http ServeMux pattern, "[METHOD ][HOST]/PATH".
+	Match string `yaml:"match"`
+	// A name from upstreams, or a URL.
+	Upstream string `yaml:"upstream"`
+	// Scopes that the token must have, all of them.
+	Scopes []string `yaml:"scopes"`
+	// Scopes of which the token must have at least one.
+	AnyScope []string `yaml:"any_scope"`
+	// Audiences served here; a token that names audiences must name one of them, a token that names none is for any.
+	// Empty: the public URL.
+	Audience []string `yaml:"audience"`
+	// The client_ids allowed. Empty: all.
+	Clients []string `yaml:"clients"`
+	// Refuse client-only tokens (user_id NULL).
+	RequireUser bool `yaml:"require_user"`
+	// Overrides dpop.nonce here.
+	Nonce string `yaml:"nonce" enum:"off,auto,required"`
+	// Token types let through. Bearer lets through tokens stored as Bearer; a bound one sent as Bearer never passes.
+	TokenTypes []string `yaml:"token_types" default:"DPoP" enum:"DPoP,Bearer"`
+	// A path prefix taken off before forwarding.
+	StripPrefix string `yaml:"strip_prefix"`
+	// Send the client's Host instead of the target's.
+	PreserveHost bool `yaml:"preserve_host"`
+	// enforce, or report: check everything, refuse nothing, log what would have been refused.
+	Mode string `yaml:"mode" default:"enforce" enum:"enforce,report"`
+	// Requests per window.
+	RateLimit *RateLimit `yaml:"rate_limit"`
+	// The longest request body. 0: no bound.
+	MaxBody Size `yaml:"max_body"`
+	// Browser clients of other origins.
+	CORS *CORS `yaml:"cors"`
+	// Let Upgrade: websocket through.
+	WebSocket bool `yaml:"websocket"`
+	// Let %2F inside a segment through as it came.
+	EncodedSlashes bool `yaml:"encoded_slashes"`
+	// No token asked for; identity headers are still removed.
+	Public bool `yaml:"public"`
+}
+
+// RateLimit is a token bucket per caller.
+type RateLimit struct {
+	// What a caller is.
+	Per string `yaml:"per" enum:"subject,client,token,ip"`
+	// Requests per window.
+	Requests int `yaml:"requests"`
+	// The window.
+	Window Duration `yaml:"window" default:"1s"`
+	// How many may come at once. 0: requests.
+	Burst int `yaml:"burst"`
+}
+
+// CORS lets browser pages of other origins call.
+type CORS struct {
+	// Origins such as https://app.example.com; "*" is any.
+	Origins []string `yaml:"origins"`
+}
+
+// ForwardAuth answers other proxies' auth requests.
+type ForwardAuth struct {
+	// The path prefix to answer at. Empty: off.
+	Path string `yaml:"path"`
+}
+
+// Metadata is what the protected resource metadata (RFC 9728) says beyond the policy itself.
+type Metadata struct {
+	// Issuer URLs.
+	AuthorizationServers []string `yaml:"authorization_servers"`
+	// A human-readable name.
+	ResourceName string `yaml:"resource_name"`
+	// The URL of the documentation.
+	Documentation string `yaml:"documentation"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	// The least severe level logged.
+	Level string `yaml:"level" default:"info" enum:"debug,info,warn,error"`
+	// json or text.
+	Format string `yaml:"format" default:"json" enum:"json,text"`
+	// One line for each request.
+	Access bool `yaml:"access" default:"true"`
+}
+
+// Tracing says where traces go.
+type Tracing struct {
+	// An OTLP endpoint URL. Empty: the standard OTEL_* variables decide.
+	OTLPEndpoint string `yaml:"otlp_endpoint"`
+}
+
+// Limits bounds the listeners and times a shutdown.
+type Limits struct {
+	// The longest request header.
+	HeaderBytes Size `yaml:"header_bytes" default:"32KiB"`
+	// The bound of reading it.
+	HeaderTimeout Duration `yaml:"header_timeout" default:"10s"`
+	// How long an idle connection is kept.
+	IdleTimeout Duration `yaml:"idle_timeout" default:"2m"`
+	// After SIGTERM: how long the gateway goes on serving while /readyz already says no.
+	DrainDelay Duration `yaml:"drain_delay" default:"5s"`
+	// After that: how long running requests may take to finish.
+	DrainTimeout Duration `yaml:"drain_timeout" default:"30s"`
+	// The most connections at a time. 0: no bound.
+	MaxConnections int `yaml:"max_connections"`
+}
+
+// Duration is a time.Duration spelled as Go spells it: 30s, 500ms, 1h30m.
+type Duration time.Duration
+
+// Std is d as the standard library's type.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// Size is a number of bytes, spelled 8KiB, 64MiB, 1GiB, 10kB or plain digits.
+type Size int64
+
+// Secret is a string that never prints: formatting, JSON and logs show only whether it is set.
+// Convert with string(s) at the one place that needs it.
+type Secret string

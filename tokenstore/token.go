@@ -1,0 +1,59 @@
+// Package tokenstore holds the records behind opaque access tokens: Token, Digest, Record, the Store and its backends.
+package tokenstore
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+)
+
+// redacted stands for a token wherever one would be printed.
+const redacted = "[token]"
+
+// Token is an opaque access token in the clear. It never prints itself: only string(t) gives the text.
+type Token string
+
+// NewToken makes a token of 256 random bits, 43 characters of base64url.
+func NewToken() Token {
+	var b [32]byte
+	rand.Read(b[:])
+	return Token(base64.RawURLEncoding.EncodeToString(b[:]))
+}
+
+// String, Format, LogValue and MarshalText keep the token out of whatever prints it.
+func (Token) String() string { return redacted }
+
+// Format implements fmt.Formatter for every verb.
+func (Token) Format(s fmt.State, _ rune) { fmt.Fprint(s, redacted) }
+
+// LogValue implements slog.LogValuer.
+func (Token) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText implements encoding.TextMarshaler, and so covers JSON.
+func (Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Digest is what the table stores of a token.
+type Digest [sha256.Size]byte
+
+// Equal compares in constant time.
+func (d Digest) Equal(o Digest) bool { return subtle.ConstantTimeCompare(d[:], o[:]) == 1 }
+
+// Digester makes digests. The zero Digester is plain SHA-256; a keyed one is HMAC-SHA-256. It is safe for concurrent use.
+type Digester struct{ key []byte }
+
+// NewHMAC is a Digester for HMAC-SHA-256 with the given key, which it keeps.
+func NewHMAC(key []byte) Digester { return Digester{key: key} }
+
+// Digest is SHA-256(token) or HMAC-SHA-256(key, token).
+func (g Digester) Digest(t Token) Digest {
+	if g.key == nil {
+		return sha256.Sum256([]byte(t))
+	}
+	m := hmac.New(sha256.New, g.key)
+	m.Write([]byte(t))
+	return Digest(m.Sum(nil))
+}
