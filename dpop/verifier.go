@@ -1,0 +1,167 @@
+package dpop
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Verifier holds the rules that proofs are checked against. Its fields are set before its first use; after that it
+// may be used concurrently. Only Claim touches anything outside.
+type Verifier struct {
+	Algorithms   Algorithms
+	MaxAge       time.Duration // how old an iat may be
+	MaxSkew      time.Duration // how far ahead an iat may be
+	MaxProofSize int           // in bytes
+	Nonces       *Nonces       // needed for the modes other than NonceOff
+
+	// Started is set while used proofs are remembered in this process only. A proof made before it may have been used
+	// before a restart, so its iat is not trusted.
+	Started time.Time
+
+	Replay Replay
+}
+
+// Request is what a proof is checked against.
+type Request struct {
+	Method string
+	Target Target
+	Token  string
+	Nonce  NonceMode
+	Now    time.Time
+}
+
+// Accepted is what Check learned about a proof that it found nothing wrong with.
+type Accepted struct {
+	Until time.Time // when no check will pass the proof any more; what Claim needs
+	Nonce string    // the nonce that it was accepted by; empty when that was its iat
+	Renew bool      // that nonce is past half its life
+}
+
+// Parse is Parse with the verifier's algorithms and size limit.
+func (v *Verifier) Parse(raw string) (*Proof, error) {
+	if len(raw) > v.MaxProofSize {
+		return nil, refuse(ProofTooLarge, "the proof is longer than "+strconv.Itoa(v.MaxProofSize)+" bytes")
+	}
+	return Parse(raw, v.Algorithms)
+}
+
+// Check compares the claims with the request (RFC 9449 §4.3, points 8 to 12). It is pure. What is left after it: that
+// the token is bound to p.Thumbprint, p.VerifySignature, and Claim, in this order. The error is always an *Error;
+// its code is UseNonce when a nonce would help.
+func (v *Verifier) Check(p *Proof, r Request) (Accepted, error) {
+	if p.HTM != r.Method {
+		return Accepted{}, unlike(HTMMismatch, "htm is not the method of the request, which counts letter case", r.Method, p.HTM)
+	}
+	if part := r.Target.match(p.HTU); part != "" {
+		return Accepted{}, unlike(HTUMismatch, "the "+part+" of htu differs, expected "+r.Target.part(part), r.Target.String(), p.HTU)
+	}
+	if p.ATH == "" {
+		return Accepted{}, refuse(ClaimMissing, "the claim ath is missing")
+	}
+	if ath := TokenHash(r.Token); subtle.ConstantTimeCompare([]byte(p.ATH), []byte(ath)) != 1 {
+		return Accepted{}, unlike(ATHMismatch, "ath is not the base64url SHA-256 of the token", ath, p.ATH)
+	}
+	return v.checkTime(p, r)
+}
+
+// checkTime decides by nonce or by iat, never by either of the two: a proof with a nonce is good for as long as the
+// nonce is, one without for as long as its iat is. So there is one moment after which it need not be remembered.
+func (v *Verifier) checkTime(p *Proof, r Request) (Accepted, error) {
+	if r.Nonce == NonceRequired && p.Nonce == "" {
+		return Accepted{}, v.challenge(NonceMissing, "a nonce is required here, use the one in DPoP-Nonce")
+	}
+	if r.Nonce != NonceOff && p.Nonce != "" {
+		until, old, ok := v.Nonces.check(p.Nonce, r.Now)
+		if !ok {
+			return Accepted{}, v.challenge(NonceUnknown, "the nonce is not one of ours or too old, use the one in DPoP-Nonce")
+		}
+		// The client's clock may be anything, so its other times are compared with its own.
+		if err := v.checkLife(p, p.IssuedAt); err != nil {
+			return Accepted{}, err
+		}
+		return Accepted{Until: until.Add(v.MaxSkew), Nonce: p.Nonce, Renew: old}, nil
+	}
+	if err := v.checkIssued(p, r.Now); err != nil {
+		if r.Nonce == NonceAuto {
+			err.Code = UseNonce
+			err.Description += ", or use the nonce in DPoP-Nonce"
+		}
+		return Accepted{}, err
+	}
+	if err := v.checkLife(p, r.Now); err != nil {
+		return Accepted{}, err
+	}
+	return Accepted{Until: p.IssuedAt.Add(v.MaxAge + v.MaxSkew + time.Second)}, nil
+}
+
+// checkIssued applies the window: now-MaxAge <= iat <= now+MaxSkew, both ends included. Clients write whole seconds,
+// so an age is counted in whole seconds of our clock.
+func (v *Verifier) checkIssued(p *Proof, now time.Time) *Error {
+	age := now.Truncate(time.Second).Sub(p.IssuedAt) // both within maxTime: cannot wrap, and Sub saturates
+	switch {
+	case age > v.MaxAge:
+		return unlike(IATPast, fmt.Sprintf("iat is %s ago, at most %s is taken, check the clock", seconds(age), seconds(v.MaxAge)), "at most "+seconds(v.MaxAge)+" ago", seconds(age)+" ago")
+	case p.IssuedAt.Sub(now) > v.MaxSkew:
+		ahead := p.IssuedAt.Sub(now)
+		return unlike(IATFuture, fmt.Sprintf("iat is %s ahead, at most %s is taken, check the clock", seconds(ahead), seconds(v.MaxSkew)), "at most "+seconds(v.MaxSkew)+" ahead", seconds(ahead)+" ahead")
+	case p.IssuedAt.Before(v.Started):
+		return unlike(IATBeforeStart, "iat is from before this server started", "at or after "+v.Started.UTC().Format(time.RFC3339), p.IssuedAt.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// checkLife honours exp and nbf where a proof has them (RFC 7519 §4.1.4, §4.1.5), with MaxSkew of tolerance.
+func (v *Verifier) checkLife(p *Proof, now time.Time) *Error {
+	if !p.Expires.IsZero() && now.Sub(p.Expires) >= v.MaxSkew {
+		return unlike(ProofExpired, "exp has passed", "after "+now.UTC().Format(time.RFC3339), p.Expires.UTC().Format(time.RFC3339))
+	}
+	if !p.NotBefore.IsZero() && p.NotBefore.Sub(now) > v.MaxSkew {
+		return unlike(ProofNotYet, "nbf has not come yet", "until "+now.UTC().Format(time.RFC3339), p.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// challenge is a refusal that a nonce would mend.
+func (v *Verifier) challenge(r Reason, description string) *Error {
+	return &Error{Code: UseNonce, Reason: r, Description: description}
+}
+
+// seconds is d as a client's developer would say it. The clock may be off by anything, so it is rounded and bounded.
+func seconds(d time.Duration) string {
+	if d > 48*time.Hour {
+		return "more than 2 days"
+	}
+	return strconv.FormatInt(int64(d.Round(time.Second)/time.Second), 10) + " s"
+}
+
+// CheckKey says whether the proof's key is the one that the token is bound to (RFC 9449 §4.3, point 12), in constant
+// time. An empty bound thumbprint fits no key.
+func CheckKey(p *Proof, bound Thumbprint) error {
+	if !bound.Equal(p.Thumbprint) {
+		return unlike(KeyNotBound, "the token is bound to another key", string(bound), string(p.Thumbprint))
+	}
+	return nil
+}
+
+// Claim uses the proof up: it is the last check, and the only one that changes anything. The error is an *Error when
+// the proof was used before, and wraps what the replay store said when that cannot tell.
+func (v *Verifier) Claim(ctx context.Context, p *Proof, a Accepted) error {
+	fresh, err := v.Replay.Claim(ctx, p.ReplayKey(), a.Until)
+	switch {
+	case err != nil:
+		return fmt.Errorf("claiming the proof: %w", err)
+	case !fresh:
+		return refuse(ProofReplayed, "this key has used this jti before, make a new proof for each request")
+	}
+	return nil
+}
+
+// AsError is the *Error in err, or nil.
+func AsError(err error) *Error {
+	e, _ := errors.AsType[*Error](err)
+	return e
+}
