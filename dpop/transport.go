@@ -77,12 +77,12 @@ func (t *Transport) base() http.RoundTripper {
 	return http.DefaultTransport
 }
 
-// wantsNonce says whether a response asks for a nonce: 401 from a resource server, 400 from a token endpoint.
+// wantsNonce says whether a response is a nonce challenge of a resource server.
 func wantsNonce(res *http.Response) bool {
 	for _, c := range res.Header.Values("WWW-Authenticate") {
 		if strings.Contains(c, `error="`+string(UseNonce)+`"`) {
 			return true
 		}
 	}
-	return res.StatusCode == http.StatusBadRequest
+	return false
 }
