@@ -1,0 +1,253 @@
+package cache_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dpopgate/dpopgate/cache"
+	"github.com/dpopgate/dpopgate/dpop"
+)
+
+// clock is a settable clock, in seconds of Unix time. It may be used concurrently.
+type clock struct{ nanos atomic.Int64 }
+
+// midday is where the clocks of the tests begin.
+var midday = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+func newClock() *clock {
+	c := new(clock)
+	c.set(midday)
+	return c
+}
+
+func (c *clock) now() time.Time          { return time.Unix(0, c.nanos.Load()).UTC() }
+func (c *clock) set(t time.Time)         { c.nanos.Store(t.UnixNano()) }
+func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
+
+func TestProofs(t *testing.T) {
+	testReplay(t, func(*testing.T) dpop.Replay { return cache.NewProofs(1<<20, nil) })
+}
+
+func TestProofsFreesAKeyWhenItsTimeIsOver(t *testing.T) {
+	c := newClock()
+	p := cache.NewProofs(1<<20, c.now)
+	until := c.now().Add(70 * time.Second)
+	assert.True(t, claim(t, p, 1, until))
+
+	c.set(until.Add(-time.Nanosecond))
+	assert.False(t, claim(t, p, 1, until), "the last moment of its time")
+	assert.False(t, claim(t, p, 1, until.Add(time.Minute)))
+	c.set(until)
+	assert.False(t, claim(t, p, 1, until), "a claim that ends now")
+	assert.True(t, claim(t, p, 1, until.Add(time.Minute)), "a new proof with an old jti")
+	assert.False(t, claim(t, p, 1, until.Add(time.Minute)))
+}
+
+func TestProofsRemembersThroughAPartOfASecond(t *testing.T) {
+	c := newClock()
+	p := cache.NewProofs(1<<20, c.now)
+	until := c.now().Add(1300 * time.Millisecond)
+	assert.True(t, claim(t, p, 1, until))
+	c.set(until.Add(-time.Nanosecond))
+	assert.False(t, claim(t, p, 1, until))
+	assert.False(t, claim(t, p, 1, until.Add(time.Nanosecond)))
+}
+
+func TestProofsRefusesTimesItCannotKeep(t *testing.T) {
+	c := newClock()
+	p := cache.NewProofs(1<<20, c.now)
+	_, err := p.Claim(t.Context(), replayKey(1), time.Unix(math.MaxUint32+1, 0))
+	require.ErrorContains(t, err, "beyond what can be remembered")
+	c.set(time.Unix(-1, 0))
+	_, err = p.Claim(t.Context(), replayKey(1), midday)
+	require.ErrorContains(t, err, "beyond what can be remembered")
+}
+
+func TestProofsSurvivesAClockThatStepsForwardAndBack(t *testing.T) {
+	c := newClock()
+	p := cache.NewProofs(1<<20, c.now)
+	until := c.now().Add(70 * time.Second)
+	for i := range uint64(1000) {
+		require.True(t, claim(t, p, i, until))
+	}
+	c.advance(time.Hour)
+	for i := range uint64(1000) { // enough for every shard to forget the first thousand
+		require.True(t, claim(t, p, 1000+i, c.now().Add(70*time.Second)))
+	}
+	c.set(midday.Add(time.Second))
+	for i := range uint64(2000) {
+		assert.False(t, claim(t, p, i, until))
+	}
+	assert.True(t, claim(t, p, 3000, until.Add(time.Second)), "honest proofs go on")
+}
+
+func TestProofsRefusesWhenFullAndForgetsNothing(t *testing.T) {
+	c := newClock()
+	p := cache.NewProofs(1<<20, c.now)
+	until := c.now().Add(70 * time.Second)
+	taken, refused := 0, 0
+	for i := range uint64(p.Stats().Capacity) * 2 {
+		switch fresh, err := p.Claim(t.Context(), replayKey(i), until); {
+		case err != nil:
+			require.ErrorIs(t, err, dpop.ErrReplayFull)
+			require.False(t, fresh)
+			refused++
+		case fresh:
+			taken++
+		}
+	}
+	assert.Equal(t, p.Stats().Capacity, taken)
+	assert.NotZero(t, refused)
+	assert.LessOrEqual(t, p.Stats().Bytes, int64(1<<20))
+
+	again := 0
+	for i := range uint64(taken + refused) {
+		if fresh, err := p.Claim(t.Context(), replayKey(i), until); err == nil {
+			require.False(t, fresh)
+			again++
+		}
+	}
+	assert.Equal(t, taken, again, "each proof taken is still known, and still refused as used")
+
+	c.set(until)
+	for i := range uint64(taken) * 9 / 10 { // shards fill a little unevenly
+		require.True(t, claim(t, p, i, until.Add(time.Minute)), "the room is there again")
+	}
+}
+
+func TestProofsGivesMemoryBackAfterAFlood(t *testing.T) {
+	c := newClock()
+	p := cache.NewProofs(16<<20, c.now)
+	quiet := p.Stats().Bytes
+	for i := range uint64(500_000) {
+		require.True(t, claim(t, p, i, c.now().Add(70*time.Second)))
+	}
+	flooded := p.Stats().Bytes
+	assert.Greater(t, flooded, 20*quiet)
+	next := uint64(500_000)
+	for range 300 { // five minutes of light traffic
+		c.advance(time.Second)
+		for range 10 {
+			require.True(t, claim(t, p, next, c.now().Add(70*time.Second)))
+			next++
+		}
+	}
+	assert.Less(t, p.Stats().Bytes, 2*quiet)
+	assert.Less(t, p.Stats().Entries, 10*71*2)
+}
+
+// With a clock that only goes forward, Proofs is a plain map; whatever the clock does, nothing is taken twice.
+func TestProofsAgreesWithAPlainMap(t *testing.T) {
+	type proof struct{ key, until uint64 }
+	for seed := range uint64(30) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		steady := seed%2 == 0
+		size := int64(1) << (10 + seed%10)
+		c := newClock()
+		p := cache.NewProofs(size, c.now)
+		live := map[uint64]time.Time{}
+		taken := map[proof]bool{}
+		full, claims := 0, 20_000
+		for range claims {
+			switch {
+			case r.IntN(20) > 0:
+			case steady:
+				c.advance(time.Duration(r.IntN(3000)) * time.Millisecond)
+			default:
+				c.advance(time.Duration(r.IntN(400)-190) * time.Second)
+			}
+			key := r.Uint64N(4000)
+			until := c.now().Truncate(time.Second).Add(time.Duration(r.IntN(75)-3) * time.Second)
+			fresh, err := p.Claim(t.Context(), replayKey(key), until)
+			if err != nil {
+				require.ErrorIs(t, err, dpop.ErrReplayFull)
+				full++
+				continue
+			}
+			if steady {
+				want := until.After(c.now()) && !live[key].After(c.now())
+				require.Equal(t, want, fresh, "seed %d", seed)
+			}
+			if fresh {
+				id := proof{key, uint64(until.Unix())}
+				require.False(t, taken[id], "seed %d: taken twice", seed)
+				taken[id], live[key] = true, until
+			}
+			require.LessOrEqual(t, p.Stats().Bytes, max(size, 64*20))
+		}
+		if size > 4000*30 {
+			assert.Zero(t, full, "seed %d", seed)
+		}
+		assert.Greater(t, len(taken), claims/100)
+	}
+}
+
+func TestProofsTakesUnder64BytesEach(t *testing.T) {
+	before := heap()
+	p := cache.NewProofs(256<<20, nil)
+	until := time.Now().Add(time.Hour)
+	for i := range uint64(1_000_000) {
+		require.True(t, claim(t, p, i, until))
+		if n := i + 1; n >= 100_000 && n%75_000 == 0 { // at many points, since tables grow by halves
+			assert.Less(t, float64(heap()-before)/float64(n), 64.0, "bytes an entry with %d", n)
+		}
+	}
+	each := float64(heap()-before) / 1_000_000
+	t.Logf("%.1f bytes an entry", each)
+	assert.Less(t, each, 64.0)
+	runtime.KeepAlive(p)
+}
+
+func TestProofsClaimsWithoutAllocating(t *testing.T) {
+	p := cache.NewProofs(1<<20, nil)
+	until := time.Now().Add(time.Hour)
+	i := uint64(0)
+	assert.Zero(t, testing.AllocsPerRun(1000, func() {
+		k := dpop.ReplayKey{byte(i), byte(i >> 8), byte(i >> 16)}
+		i++
+		_, _ = p.Claim(t.Context(), k, until)
+	}))
+}
+
+func BenchmarkProofsClaim(b *testing.B) {
+	c := newClock()
+	p := cache.NewProofs(256<<20, c.now)
+	var next atomic.Uint64
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			n := next.Add(1)
+			if n%10_000 == 0 { // 10,000 proofs a second, good for 70 s
+				c.advance(time.Second)
+			}
+			var k dpop.ReplayKey
+			k[0], k[1], k[2], k[3], k[4] = byte(n), byte(n>>8), byte(n>>16), byte(n>>24), byte(n>>32)
+			if _, err := p.Claim(b.Context(), k, c.now().Add(70*time.Second)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.ReportMetric(float64(p.Stats().Bytes)/float64(p.Stats().Entries), "B/entry")
+}
+
+func claim(t *testing.T, p *cache.Proofs, n uint64, until time.Time) bool {
+	t.Helper()
+	fresh, err := p.Claim(t.Context(), replayKey(n), until)
+	require.NoError(t, err)
+	return fresh
+}
+
+// heap is how many bytes are in use after collecting garbage.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
