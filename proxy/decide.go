@@ -1,0 +1,155 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/dpopgate/dpopgate/dpop"
+	"github.com/dpopgate/dpopgate/tokenstore"
+)
+
+// exchange is one request on its way through the eight steps, and what is known about it so far.
+type exchange struct {
+	table *table
+	o     *Options
+	event Event
+	now   time.Time
+
+	origin   *origin
+	route    *route
+	path     string // as it stood in the request line
+	query    string
+	token    string
+	accepted dpop.Accepted
+	record   *tokenstore.Record // nil on public routes
+	sent     time.Time          // when the request went to the upstream
+}
+
+// locate is step 1: host, path, method and pattern.
+func (x *exchange) locate(r *http.Request) *refusal {
+	x.path, x.query = rawTarget(r)
+	odd := r.Method == http.MethodConnect || x.path == "*" // targets that are no path (RFC 9112 §3.2.3, §3.2.4)
+	if x.origin = x.table.here(r.Host); x.origin == nil && !odd {
+		return refuseRequest(http.StatusMisdirectedRequest, HostUnknown, "this host is not served here")
+	}
+	words, encodedSlash := ambiguous(x.path)
+	switch {
+	case words != "" && !odd:
+		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, words)
+	case strings.Contains(x.query, "#"):
+		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, "the query holds a number sign, and a fragment is not sent")
+	case odd || r.Method == http.MethodTrace || !x.table.methods[r.Method]:
+		f := refuseRequest(http.StatusMethodNotAllowed, MethodRefused, "this method is not served here")
+		f.allow = strings.Join(httpMethods, ", ")
+		return f
+	case x.isMetadata(r.Method):
+		return nil
+	}
+	rt, f := x.table.find(r, x.origin)
+	switch {
+	case encodedSlash && (rt == nil || !rt.encodedSlashes):
+		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, "the path holds an encoded slash, which is not taken here")
+	case f != nil:
+		return f
+	case !strings.HasPrefix(x.path, rt.stripPrefix):
+		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, "the path spells the prefix of its route in another way")
+	}
+	x.route = rt
+	x.event.Route = rt.match
+	return nil
+}
+
+func (x *exchange) isMetadata(method string) bool {
+	return (x.path == x.origin.metadataPath[0] || x.path == x.origin.metadataPath[1]) &&
+		(method == http.MethodGet || method == http.MethodHead)
+}
+
+// authenticate is steps 2 to 7 up to the policy: who is this, and is it who the token was given to. The order is
+// cheapest first: nothing asks the store for a request that is wrong by itself, and no public-key maths is done for a
+// key that no live token is bound to.
+func (x *exchange) authenticate(ctx context.Context, r *http.Request) *refusal {
+	c, err := dpop.ReadCredentials(r.Header, x.query, x.route.takes)
+	x.event.Scheme, x.token = c.Scheme, c.Token
+	if err != nil {
+		return refuseProof(dpop.AsError(err))
+	}
+	var proof *dpop.Proof
+	if c.Scheme == dpop.SchemeDPoP {
+		if proof, err = x.table.verifier.Parse(c.Proof); err != nil {
+			return refuseProof(dpop.AsError(err))
+		}
+		x.event.Thumbprint, x.event.Algorithm = proof.Thumbprint, proof.Algorithm
+		x.event.Offset = proof.IssuedAt.Sub(x.now)
+		x.accepted, err = x.table.verifier.Check(proof, dpop.Request{
+			Method: r.Method,
+			Target: x.origin.Target(x.path),
+			Token:  c.Token,
+			Nonce:  x.route.nonce,
+			Now:    x.now,
+		})
+		if err != nil {
+			return refuseProof(dpop.AsError(err))
+		}
+	}
+	rec, f := x.lookup(ctx, tokenstore.Token(c.Token))
+	if f != nil {
+		return f
+	}
+	if proof == nil {
+		if rec.TokenType != tokenstore.Bearer || rec.DPoPJKT != "" {
+			return refuseToken(TokenBound)
+		}
+		x.record = rec
+		return nil
+	}
+	if f := x.possess(ctx, proof, rec); f != nil {
+		return f
+	}
+	x.record = rec
+	return nil
+}
+
+// lookup is step 5: a live token that is good on this route.
+func (x *exchange) lookup(ctx context.Context, token tokenstore.Token) (*tokenstore.Record, *refusal) {
+	rec, err := x.o.Tokens.Lookup(ctx, x.o.Digester.Digest(token))
+	switch {
+	case errors.Is(err, tokenstore.ErrNotFound):
+		return nil, refuseToken(TokenUnknown)
+	case err != nil:
+		return nil, unavailable(StoreUnavailable, err)
+	}
+	x.event.TokenID, x.event.ClientID, x.event.UserID = rec.JTI, rec.ClientID, rec.UserID
+	switch {
+	case rec.Expired(x.now):
+		return nil, refuseToken(TokenExpired)
+	case !x.route.serves(rec.Audience, x.origin):
+		return nil, refuseToken(AudienceMismatch)
+	}
+	return rec, nil
+}
+
+// possess is step 6 and the claim of step 7: the proof is by the key that the token is bound to, and is new.
+func (x *exchange) possess(ctx context.Context, proof *dpop.Proof, rec *tokenstore.Record) *refusal {
+	if rec.TokenType != tokenstore.DPoP {
+		return refuseToken(TokenNotBound)
+	}
+	if err := dpop.CheckKey(proof, dpop.Thumbprint(rec.DPoPJKT)); err != nil {
+		return refuseProof(dpop.AsError(err))
+	}
+	if err := proof.VerifySignature(); err != nil {
+		return refuseProof(dpop.AsError(err))
+	}
+	if err := x.table.verifier.Claim(ctx, proof, x.accepted); err != nil {
+		if e := dpop.AsError(err); e != nil {
+			return refuseProof(e)
+		}
+		if errors.Is(err, dpop.ErrReplayFull) {
+			return unavailable(dpop.ReplayStoreAtLimit, err)
+		}
+		return unavailable(dpop.ReplayUnavailable, err)
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/dpopgate/dpopgate/dpop"
+)
+
+// exchangeKey is the context key under which the hooks of ReverseProxy find their exchange.
+type exchangeKey struct{}
+
+func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
+
+// forward is step 8.
+func (x *exchange) forward(w http.ResponseWriter, r *http.Request) {
+	x.sent = x.o.Now()
+	x.route.upstream.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+}
+
+// rewrite makes the upstream's request. ReverseProxy has taken the hop-by-hop fields out by now, those that the client
+// named in Connection too, so nothing set here can be taken out again.
+func rewrite(p *httputil.ProxyRequest) {
+	x := exchangeOf(p.In)
+	up := x.route.upstream
+	// Opaque is sent as it is: path and query leave as they came, also where net/url would spell them in another way.
+	path := x.path[len(x.route.stripPrefix):]
+	if path == "" || path[0] != '/' {
+		path = "/" + path
+	}
+	p.Out.URL = &url.URL{
+		Scheme:     up.scheme,
+		Host:       up.host,
+		Opaque:     up.base + path,
+		RawQuery:   x.query,
+		ForceQuery: p.In.URL.ForceQuery,
+	}
+	p.Out.Host = ""
+	if x.route.preserveHost {
+		p.Out.Host = p.In.Host
+	}
+	p.Out.Trailer = nil
+	h := p.Out.Header
+	x.table.identity.clean(h)
+	delete(h, "Connection")
+	delete(h, "Upgrade")
+	delete(h, "Te")
+	if client, _, err := net.SplitHostPort(p.In.RemoteAddr); err == nil {
+		h["X-Forwarded-For"] = []string{client}
+	}
+	scheme, _, _ := strings.Cut(x.origin.String(), ":")
+	h["X-Forwarded-Proto"] = []string{scheme}
+	h["X-Forwarded-Host"] = []string{x.origin.host}
+	h["X-Request-Id"] = []string{x.event.RequestID}
+	if x.record != nil {
+		x.table.identity.set(h, x.record, x.token)
+	}
+	for name, value := range up.headers {
+		h.Set(name, value)
+	}
+	if p.Out.Body == nil && !mayRepeat(p.Out.Method) {
+		p.Out.Body = unrepeatable{}
+	}
+}
+
+// mayRepeat says whether a request without a body may be sent twice when a connection breaks.
+func mayRepeat(method string) bool { return method == http.MethodGet || method == http.MethodHead }
+
+// unrepeatable is an empty body that is not http.NoBody: Transport sends a request again on its own when it has none
+// and carries an Idempotency-Key, and a POST is the client's to repeat.
+type unrepeatable struct{}
+
+func (unrepeatable) Read([]byte) (int, error) { return 0, io.EOF }
+func (unrepeatable) Close() error             { return nil }
+
+// modifyResponse takes out of the upstream's answer what clients would believe to be ours.
+func modifyResponse(res *http.Response) error {
+	x := exchangeOf(res.Request)
+	x.event.Upstream = x.o.Now().Sub(x.sent)
+	x.table.identity.cleanResponse(res.Header)
+	x.setNonce(res.Header, res.StatusCode, dpop.NoCode)
+	res.Header["X-Request-Id"] = []string{x.event.RequestID}
+	return nil
+}
+
+// upstreamFailed answers when there is no answer from upstream.
+func upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeOf(r)
+	f := refuseRequest(http.StatusBadGateway, UpstreamBroke, "the upstream broke off")
+	var dial *net.OpError
+	var late interface{ Timeout() bool }
+	switch {
+	case r.Context().Err() != nil:
+		f.reason, f.description = ClientGone, "the client left"
+	case errors.As(err, &dial) && dial.Op == "dial":
+		f.reason, f.description = UpstreamDown, "no connection to the upstream"
+	case errors.As(err, &late) && late.Timeout():
+		f = refuseRequest(http.StatusGatewayTimeout, UpstreamLate, "the upstream did not answer in time")
+	}
+	f.err = err
+	x.event.Verdict, x.event.Reason, x.event.Err = Failed, f.reason, err
+	x.answer(w, f)
+}
+
+// since is a duration that is not negative when the clock was set back.
+func since(now, then time.Time) time.Duration { return max(0, now.Sub(then)) }

@@ -1,0 +1,176 @@
+// Package proxy is the gateway: who may pass, and what the upstream is told.
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dpopgate/dpopgate/config"
+	"github.com/dpopgate/dpopgate/dpop"
+	"github.com/dpopgate/dpopgate/tokenstore"
+)
+
+// Lookuper finds the record behind a token: a tokenstore.Store, or a cache in front of one. Records that have
+// expired may be returned. It says tokenstore.ErrNotFound when there is none; any other error means that it could not
+// tell, and the request is answered with 503. It bounds its own time, and may be called concurrently.
+type Lookuper interface {
+	Lookup(ctx context.Context, d tokenstore.Digest) (*tokenstore.Record, error)
+}
+
+// Options are what a gateway needs beside its configuration.
+type Options struct {
+	Tokens   Lookuper
+	Digester tokenstore.Digester
+	Replay   dpop.Replay
+	// Started is set while Replay is this process's own memory: a proof with an older iat may have been used before a
+	// restart, and is not trusted.
+	Started time.Time
+	Now     func() time.Time // nil: time.Now
+	Events  func(*Event)     // called once for each request, when its response is complete; nil: none
+	Log     *slog.Logger     // for what is no request's; nil: discarded
+}
+
+// Gateway is an http.Handler that lets a request through to its upstream when the route table, the token and the proof
+// allow it. It may be used concurrently, Reload included.
+type Gateway struct {
+	o      Options
+	mu     sync.Mutex // serialises Reload and Close
+	table  atomic.Pointer[table]
+	closed bool
+}
+
+// New compiles a configuration. Its errors name the key that is wrong.
+func New(c *config.Config, o Options) (*Gateway, error) {
+	if o.Tokens == nil || o.Replay == nil {
+		return nil, errors.New("a gateway needs Tokens and Replay")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	g := &Gateway{o: o}
+	return g, g.Reload(c)
+}
+
+// Reload puts another configuration in force, or changes nothing and says why. Requests under way finish with the one
+// that they began with.
+func (g *Gateway) Reload(c *config.Config) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return errors.New("the gateway is closed")
+	}
+	before := g.table.Load()
+	t, err := compile(c, g.o, before)
+	if err != nil {
+		return err
+	}
+	g.table.Store(t)
+	before.close()
+	return nil
+}
+
+// Close lets go of idle upstream connections. Requests under way finish.
+func (g *Gateway) Close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	g.table.Load().close()
+}
+
+func (t *table) close() {
+	if t == nil {
+		return
+	}
+	for _, u := range t.pools {
+		u.close()
+	}
+}
+
+// ServeHTTP takes one request through the eight steps.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{table: g.table.Load(), o: &g.o, now: g.o.Now()}
+	x.event = Event{
+		Time:      x.now,
+		RequestID: rand.Text(),
+		Verdict:   Refused,
+		Method:    r.Method,
+		Host:      r.Host,
+		Protocol:  r.Proto,
+		Client:    r.RemoteAddr,
+	}
+	out := &counter{ResponseWriter: w}
+	defer x.tell(out)
+	w.Header()["X-Request-Id"] = []string{x.event.RequestID}
+	f := x.locate(r)
+	x.event.Path = x.path
+	switch {
+	case f != nil:
+	case x.route == nil:
+		x.event.Verdict = Passed
+		x.serveMetadata(out)
+		return
+	case !x.route.public:
+		if f = x.authenticate(r.Context(), r); f == nil {
+			f = x.route.allows(x.record)
+		}
+	}
+	x.event.Auth = since(g.o.Now(), x.now)
+	if f != nil {
+		x.event.Reason, x.event.Err = f.reason, f.err
+		x.answer(out, f)
+		return
+	}
+	x.event.Verdict = Passed
+	x.forward(out, r)
+}
+
+// tell hands the event out, also when the handler ends in a panic: ReverseProxy ends a response that broke off so.
+func (x *exchange) tell(out *counter) {
+	p := recover()
+	if p != nil && x.event.Verdict == Passed {
+		x.event.Verdict, x.event.Reason = Failed, ResponseCut
+	}
+	x.event.Status, x.event.Written = out.status, out.written
+	x.event.Duration = since(x.o.Now(), x.now)
+	if x.o.Events != nil {
+		x.o.Events(&x.event)
+	}
+	if p != nil {
+		panic(p)
+	}
+}
+
+// counter is a ResponseWriter that keeps the status and counts the body.
+type counter struct {
+	http.ResponseWriter
+	status  int
+	written int64
+}
+
+func (c *counter) WriteHeader(status int) {
+	if c.status < 200 { // 1xx come before the one that counts
+		c.status = status
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	if c.status < 200 {
+		c.status = http.StatusOK
+	}
+	n, err := c.ResponseWriter.Write(b)
+	c.written += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController flush and set deadlines.
+func (c *counter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
