@@ -3,8 +3,6 @@
 // The field comments are the manual of the file: the JSON Schema and the editor help are made from them.
 package config
 
-import "time"
-
 // Config is the whole file, expanded, defaulted and validated. It is read-only once loaded.
 type Config struct {
 	// The URLs that clients use, and so the only bases an htu may have (RFC 9449 §4.3). A request for another host
@@ -323,16 +321,3 @@ type Limits struct {
 	// The most connections at a time. 0: no bound.
 	MaxConnections int `yaml:"max_connections"`
 }
-
-// Duration is a time.Duration spelled as Go spells it: 30s, 500ms, 1h30m.
-type Duration time.Duration
-
-// Std is d as the standard library's type.
-func (d Duration) Std() time.Duration { return time.Duration(d) }
-
-// Size is a number of bytes, spelled 8KiB, 64MiB, 1GiB, 10kB or plain digits.
-type Size int64
-
-// Secret is a string that never prints: formatting, JSON and logs show only whether it is set.
-// Convert with string(s) at the one place that needs it.
-type Secret string

@@ -1,0 +1,160 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// maxFile bounds a config file.
+const maxFile = 1 << 20
+
+// Load reads the config file at path, with references to the environment of this process. A file that is no good gives
+// Errors, all of them at once.
+//
+// Relative ${file:} paths start at the folder of the config file, since they say what to read while reading it. All
+// other paths in the file, such as store.sqlite, are left as they are, and so start at the working directory.
+func Load(path string) (*Config, error) {
+	data, err := readBounded(path, maxFile)
+	if err != nil && !errors.Is(err, errTooLarge) {
+		return nil, fmt.Errorf("reading config %s: %w", path, cause(err))
+	}
+	if err != nil {
+		return nil, Errors{tooLarge(path)}
+	}
+	return Parse(path, data, os.LookupEnv)
+}
+
+// Parse reads a config file's content. The name stands in errors, and its folder is where relative ${file:} paths
+// start; env answers as os.LookupEnv does. The error, if any, is Errors.
+func Parse(name string, data []byte, env func(string) (string, bool)) (*Config, error) {
+	if len(data) > maxFile {
+		return nil, Errors{tooLarge(name)}
+	}
+	data = []byte(strings.TrimPrefix(string(data), "\ufeff"))
+	f := &file{
+		name:     name,
+		source:   newSource(string(data)),
+		expander: expander{env: env, folder: filepath.Dir(name)},
+		places:   map[string]*place{},
+		expanded: map[*yaml.Node]bool{},
+	}
+	c := &Config{}
+	if root, ok := f.parseYAML(data); ok {
+		f.decode(root, path{}, reflect.ValueOf(c).Elem(), "")
+		f.refusePending()
+		if f.places[""] != nil {
+			f.validate(c)
+		}
+	}
+	if errs := f.finish(); len(errs) > 0 {
+		return nil, errs
+	}
+	return c, nil
+}
+
+func tooLarge(name string) *Error {
+	return &Error{File: name, Line: 1, Column: 1, Message: "the file is larger than " + Size(maxFile).String()}
+}
+
+// file is a config file while it is being read: its text, where each key stands, and all that is wrong with it.
+type file struct {
+	name     string
+	source   *source
+	expander expander
+	places   map[string]*place
+	order    []*place // as decoded
+	expanded map[*yaml.Node]bool
+	broken   map[string]bool // keys with errors before validation, which has nothing to add about them
+	errs     Errors
+}
+
+// path is the way to a value, in two spellings: routes[0].match for people, routes.*.match for tables of keys.
+type path struct{ key, pattern string }
+
+// place is where the value of a path stands in the file.
+type place struct {
+	path
+	name  *yaml.Node    // its key; nil in lists
+	node  *yaml.Node    // its value
+	value reflect.Value // as decoded
+	def   reflect.Value // what it would be without the key; only for fields of structs
+}
+
+// field is the path of a key of the format inside p.
+func (p path) field(name string) path {
+	if p.key == "" {
+		return path{name, name}
+	}
+	return path{p.key + "." + name, p.pattern + "." + name}
+}
+
+// index is the path of a list element inside p.
+func (p path) index(i int) path {
+	return path{p.key + "[" + strconv.Itoa(i) + "]", p.pattern + ".*"}
+}
+
+// entry is the path of the value that a name of the user's choice has in the mapping p.
+func (p path) entry(name string) path {
+	if !isPlainName(name) {
+		return path{p.key + "[" + strconv.Quote(name) + "]", p.pattern + ".*"}
+	}
+	return path{p.key + "." + name, p.pattern + ".*"}
+}
+
+// isPlainName says whether a name needs no quotes in a key path.
+func isPlainName(s string) bool {
+	special := func(r rune) bool {
+		return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}
+	return s != "" && !strings.ContainsFunc(s, special)
+}
+
+// add adds an error at a line and column, both from 1.
+func (f *file) add(line, column int, key, message, hint string) {
+	f.errs = append(f.errs, &Error{
+		File: f.name, Line: max(line, 1), Column: max(column, 1),
+		Key: key, Message: message, Hint: hint,
+	})
+}
+
+// addAt adds an error at a node.
+func (f *file) addAt(n *yaml.Node, key, message, hint string) {
+	f.add(n.Line, n.Column, key, message, hint)
+}
+
+// finish sorts the errors and, now that it is known what must stay hidden, cuts their excerpts.
+func (f *file) finish() Errors {
+	hidden := f.source.hiddenSpans()
+	for _, e := range f.errs {
+		if e.Source == "" {
+			e.Source, e.caret = f.source.excerpt(e.Line, e.Column, hidden[e.Line])
+		}
+	}
+	f.errs.sort()
+	return f.errs
+}
+
+// quote is how a message names a scalar's value: by its text, unless that is or may hold a secret.
+func (f *file) quote(n *yaml.Node, text string) string {
+	const longest = 80
+	if n == nil || f.expanded[n] || f.source.hidden[n] || hasCredentials(text) {
+		return "the value"
+	}
+	if len(text) > longest {
+		text = strings.ToValidUTF8(text[:longest], "") + "…"
+	}
+	return strconv.Quote(text)
+}
+
+// hasCredentials says whether a text may be a URL with a password in it.
+func hasCredentials(text string) bool {
+	_, rest, found := strings.Cut(text, "//")
+	return found && strings.Contains(rest, "@")
+}

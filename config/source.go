@@ -1,0 +1,122 @@
+package config
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"unicode"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// source is the text of a config file and what of it may be shown.
+type source struct {
+	lines  []string
+	nodes  []*yaml.Node // all of them, in the order of the text
+	ends   []int        // ends[i] is the index after the last node inside nodes[i]
+	index  map[*yaml.Node]int
+	hidden map[*yaml.Node]bool
+}
+
+func newSource(text string) *source {
+	text = strings.ReplaceAll(text, "\r\n", "\n")
+	return &source{
+		lines:  strings.Split(text, "\n"),
+		index:  map[*yaml.Node]int{},
+		hidden: map[*yaml.Node]bool{},
+	}
+}
+
+// add takes in a node and all inside it. Aliases are not followed.
+func (s *source) add(n *yaml.Node) {
+	i := len(s.nodes)
+	s.nodes = append(s.nodes, n)
+	s.ends = append(s.ends, 0)
+	s.index[n] = i
+	for _, c := range n.Content {
+		s.add(c)
+	}
+	s.ends[i] = len(s.nodes)
+}
+
+// hide keeps a node and all inside it out of every excerpt.
+func (s *source) hide(n *yaml.Node) { s.hidden[n] = true }
+
+// span is a part of one line: columns from 0, counted in characters; to may lie past the end.
+type span struct{ from, to int }
+
+// hiddenSpans gives, by line, the parts that must not be shown. The YAML library does not say where a node ends, so a
+// hidden part goes on to the start of whatever comes next, over lines if need be.
+func (s *source) hiddenSpans() map[int][]span {
+	spans := map[int][]span{}
+	for n := range s.hidden {
+		nextLine, nextColumn := len(s.lines)+1, 1
+		if end := s.ends[s.index[n]]; end < len(s.nodes) {
+			nextLine, nextColumn = s.nodes[end].Line, s.nodes[end].Column
+		}
+		for line := n.Line; line <= min(nextLine, len(s.lines)); line++ {
+			part := span{0, math.MaxInt}
+			if line == n.Line {
+				part.from = n.Column - 1
+			}
+			if line == nextLine {
+				part.to = nextColumn - 1
+			}
+			spans[line] = append(spans[line], part)
+		}
+	}
+	return spans
+}
+
+// excerpt is a line as it may be shown, with the place in it where the given column (from 1) went.
+func (s *source) excerpt(line, column int, hidden []span) (text string, caret int) {
+	if line < 1 || line > len(s.lines) {
+		return "", 0
+	}
+	isHidden := func(i int) bool {
+		return slices.ContainsFunc(hidden, func(p span) bool { return p.from <= i && i < p.to })
+	}
+	var out []rune
+	caret, secretAt, indented := -1, -1, true
+	for i, r := range []rune(s.lines[line-1]) {
+		start := len(out)
+		indented = indented && unicode.IsSpace(r)
+		switch {
+		case !isHidden(i) || indented: // indentation gives nothing away
+			out, secretAt = append(out, printable(r)), -1
+		case secretAt < 0:
+			out, secretAt = append(out, []rune(redacted)...), start
+		}
+		if i == column-1 {
+			caret = start
+			if secretAt >= 0 {
+				caret = secretAt
+			}
+		}
+	}
+	if caret < 0 {
+		caret = len(out)
+	}
+	return window(out, caret)
+}
+
+// printable keeps the caret under its character and the terminal as it was.
+func printable(r rune) rune {
+	switch {
+	case r == '\t':
+		return ' '
+	case !unicode.IsPrint(r):
+		return '?'
+	}
+	return r
+}
+
+// window cuts a long line to the part around the caret.
+func window(line []rune, caret int) (string, int) {
+	const width, before = 120, 60
+	if len(line) <= width {
+		return string(line), caret
+	}
+	from := min(max(0, caret-before), len(line)-width)
+	return string(line[from : from+width]), caret - from
+}

@@ -1,0 +1,427 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// problem is why a value is no good, and what would be.
+type problem struct{ message, hint string }
+
+// validate checks what the types cannot say, and brings hosts, URLs and client ids into their canonical spelling.
+// A key that could not be read is passed over: its error is there already.
+func (f *file) validate(c *Config) {
+	f.broken = map[string]bool{}
+	for _, e := range f.errs {
+		f.broken[e.Key] = true
+	}
+	f.checkPublicURLs(c)
+	f.checkListen(c)
+	f.checkTLS(c)
+	f.checkStore(&c.Store)
+	f.checkDPoP(c)
+	f.checkIdentity(&c.Identity)
+	f.checkUpstreams(c)
+	f.checkRoutes(c)
+	f.checkMetadata(&c.Metadata)
+	if c.ForwardAuth.Path != "" {
+		f.rejectProblem("forward_auth.path", pathProblem(c.ForwardAuth.Path))
+	}
+	if c.Tracing.OTLPEndpoint != "" {
+		_, p := baseURL(c.Tracing.OTLPEndpoint)
+		f.rejectProblem("tracing.otlp_endpoint", p)
+	}
+	f.checkDurations(c)
+	f.checkSizes(c)
+}
+
+// reject adds an error at the value of a key; when the file has no such key, at the nearest one around it.
+func (f *file) reject(key, hint, format string, args ...any) {
+	if !f.broken[key] {
+		f.addAt(f.nodeOf(key), key, fmt.Sprintf(format, args...), hint)
+	}
+}
+
+// rejectProblem adds the problem at a key, if there is one.
+func (f *file) rejectProblem(key string, p *problem) {
+	if p == nil {
+		return
+	}
+	subject := "the value"
+	if pl := f.places[key]; pl != nil {
+		subject = f.quote(pl.node, pl.node.Value)
+	}
+	f.reject(key, p.hint, "%s %s", subject, p.message)
+}
+
+// nodeOf is where an error about a key is shown.
+func (f *file) nodeOf(key string) *yaml.Node {
+	if pl := f.places[key]; pl != nil {
+		return pl.node
+	}
+	for key != "" {
+		key = key[:max(0, strings.LastIndexAny(key, ".["))]
+		if pl := f.places[key]; pl != nil && pl.name != nil {
+			return pl.name
+		} else if pl != nil {
+			return pl.node
+		}
+	}
+	return &yaml.Node{Line: 1, Column: 1}
+}
+
+// isSet says whether the file has a key, whatever its value.
+func (f *file) isSet(key string) bool { return f.places[key] != nil }
+
+// quoted is how a message names the value of a key.
+func (f *file) quoted(key, text string) string {
+	if pl := f.places[key]; pl != nil {
+		return f.quote(pl.node, text)
+	}
+	return strconv.Quote(text)
+}
+
+// where is the position of a key, for messages about another one.
+func (f *file) where(key string) string {
+	n := f.nodeOf(key)
+	return fmt.Sprintf("%s at %d:%d", key, n.Line, n.Column)
+}
+
+func (f *file) checkPublicURLs(c *Config) {
+	if len(c.PublicURLs) == 0 {
+		f.reject("public_urls", "want a list such as [https://api.example.com]", "no public URL; the base of every htu is needed")
+	}
+	taken := map[string]string{} // spelling of a Host header → key
+	for i, raw := range c.PublicURLs {
+		key := fmt.Sprintf("public_urls[%d]", i)
+		u, p := baseURL(raw)
+		if p != nil {
+			f.rejectProblem(key, p)
+			continue
+		}
+		c.PublicURLs[i] = u.String()
+		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			f.reject(key, "want https://, or a loopback host: localhost, 127.0.0.1, [::1]",
+				"cleartext http is taken for loopback hosts only")
+		}
+		for _, host := range hostSpellings(u) {
+			if first, found := taken[host]; found {
+				f.reject(key, "one public URL for each host", "the same host as %s", f.where(first))
+				break
+			}
+			taken[host] = key
+		}
+	}
+}
+
+// hostSpellings are the Host headers that mean a public URL: its default port may be written or not.
+func hostSpellings(u *url.URL) []string {
+	if u.Port() != "" {
+		return []string{u.Host}
+	}
+	return []string{u.Host, u.Host + map[string]string{"http": ":80", "https": ":443"}[u.Scheme]}
+}
+
+func (f *file) checkListen(c *Config) {
+	l := &c.Listen
+	switch {
+	case c.TLS == nil && !f.isSet("listen.https"):
+		l.HTTPS = "" // the default is for tls
+	case c.TLS == nil && l.HTTPS != "":
+		f.reject("listen.https", "add tls, or leave it out", "needs tls")
+	case c.TLS != nil && l.HTTPS == "":
+		f.reject("listen.https", "want an address such as :443", "empty, so nothing would be served with tls")
+	}
+	if c.TLS == nil && l.HTTP == "" {
+		f.reject("listen.http", "want an address such as :80", "empty, so nothing would be served without tls")
+	}
+	taken := map[string]string{}
+	for _, at := range []struct{ key, address string }{
+		{"listen.https", l.HTTPS}, {"listen.http", l.HTTP}, {"listen.admin", l.Admin},
+	} {
+		if at.address == "" {
+			continue
+		}
+		if !isListenAddress(at.address) {
+			f.reject(at.key, "want host:port, such as :80, 127.0.0.1:8080 or [::1]:8080",
+				"%s is no address to listen on", f.quoted(at.key, at.address))
+			continue
+		}
+		if first, found := taken[at.address]; found && !strings.HasSuffix(at.address, ":0") {
+			f.reject(at.key, "give each its own port", "the same address as %s", first)
+		}
+		taken[at.address] = at.key
+	}
+	for i, cidr := range l.TrustedProxies {
+		f.rejectProblem(fmt.Sprintf("listen.trusted_proxies[%d]", i), cidrProblem(cidr))
+	}
+}
+
+// isListenAddress takes host:port with a numeric port; 0 is any free one.
+func isListenAddress(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || strconv.FormatUint(n, 10) != port {
+		return false
+	}
+	if host == "" {
+		return true
+	}
+	_, p := canonicalHost(host)
+	return p == nil
+}
+
+func cidrProblem(s string) *problem {
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		if ip, err := netip.ParseAddr(s); err == nil {
+			return &problem{"is an address, not a CIDR", fmt.Sprintf("for this one address: %s/%d", ip, ip.BitLen())}
+		}
+		return &problem{"is not a CIDR", "want a network such as 10.0.0.0/8"}
+	}
+	switch {
+	case prefix.Bits() == 0:
+		return &problem{"is every address there is, so anyone could claim to be anyone", "name the networks of your own proxies"}
+	case prefix.Masked() != prefix:
+		return &problem{"has bits outside its mask", "did you mean " + prefix.Masked().String() + "?"}
+	}
+	return nil
+}
+
+func (f *file) checkTLS(c *Config) {
+	t := c.TLS
+	if t == nil {
+		return
+	}
+	if n := count(t.ACME != nil, t.Certificate != nil, t.Internal); n != 1 {
+		f.reject("tls", "want exactly one of acme, certificate and internal", "%d sources of certificates", n)
+	}
+	if t.Certificate != nil {
+		f.require("tls.certificate.cert_file", t.Certificate.CertFile)
+		f.require("tls.certificate.key_file", t.Certificate.KeyFile)
+	}
+	if t.ACME == nil {
+		return
+	}
+	if t.ACME.Email != "" && !strings.Contains(strings.Trim(t.ACME.Email, "@"), "@") {
+		f.reject("tls.acme.email", "want an e-mail address", "%s is not an e-mail address", f.quoted("tls.acme.email", t.ACME.Email))
+	}
+	for i, domain := range t.ACME.Domains {
+		key := fmt.Sprintf("tls.acme.domains[%d]", i)
+		host, p := canonicalHost(domain)
+		f.rejectProblem(key, p)
+		if p == nil {
+			t.ACME.Domains[i] = host
+		}
+	}
+	if t.ACME.Directory != "" {
+		u, p := baseURL(t.ACME.Directory)
+		f.rejectProblem("tls.acme.directory", p)
+		if p == nil && u.Scheme != "https" {
+			f.reject("tls.acme.directory", "want an https:// URL", "ACME needs https (RFC 8555 §6.1)")
+		}
+	}
+	switch {
+	case t.ACME.Storage == "":
+		f.require("tls.acme.storage", "")
+	case t.ACME.Storage == "store" && c.Store.Postgres == "":
+		f.reject("tls.acme.storage", "name a folder", "needs store.postgres")
+	}
+}
+
+// require refuses an empty value.
+func (f *file) require(key, value string) {
+	if value == "" {
+		f.reject(key, "give a value", "%s is missing", key[strings.LastIndexByte(key, '.')+1:])
+	}
+}
+
+func count(conditions ...bool) int {
+	n := 0
+	for _, c := range conditions {
+		if c {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *file) checkStore(s *Store) {
+	// A reference that could not be replaced still says which store is meant.
+	sqlite := s.SQLite != "" || f.broken["store.sqlite"]
+	postgres := s.Postgres != "" || f.broken["store.postgres"]
+	switch {
+	case !sqlite && !postgres:
+		f.reject("store", "give store.sqlite, a file, or store.postgres, a URL", "no store")
+	case sqlite && postgres:
+		f.reject("store.postgres", "leave one out", "two stores: %s is the other", f.where("store.sqlite"))
+	}
+	if dsn := string(s.Postgres); dsn != "" && !isPostgresDSN(dsn) {
+		f.reject("store.postgres", "want postgres://user:password@host/database, or a DSN such as host=… dbname=…", "not a Postgres URL or DSN")
+	}
+	switch {
+	case !postgres && f.isSet("store.table") && s.Table != "public.oauth_access_tokens":
+		f.reject("store.table", "leave it out with store.sqlite", "is for store.postgres only")
+	case !isTableName(s.Table):
+		f.reject("store.table", "want a name such as oauth_access_tokens or public.oauth_access_tokens",
+			"%s is not the name of a table", f.quoted("store.table", s.Table))
+	}
+	switch hmac := s.Digest == "hmac-sha256"; {
+	case hmac && s.DigestKey == "":
+		f.reject("store.digest_key", "give the key, such as ${file:/run/secrets/token_pepper}", "missing, and digest hmac-sha256 needs it")
+	case !hmac && s.DigestKey != "":
+		f.reject("store.digest_key", "leave it out, or set digest: hmac-sha256", "is for digest hmac-sha256 only")
+	case hmac:
+		f.checkKeyLength("store.digest_key", s.DigestKey)
+	}
+}
+
+// checkKeyLength refuses keys that could be guessed.
+func (f *file) checkKeyLength(key string, secret Secret) {
+	const shortest = 16
+	if len(secret) < shortest {
+		f.reject(key, "make one with: openssl rand -hex 32", "shorter than %d bytes", shortest)
+	}
+}
+
+func isPostgresDSN(s string) bool {
+	return strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://") ||
+		!strings.Contains(s, "://") && strings.Contains(s, "=")
+}
+
+// isTableName takes a name or schema.name, without quotes; Postgres cuts names after 63 bytes.
+func isTableName(s string) bool {
+	parts := strings.Split(s, ".")
+	bad := func(part string) bool {
+		return part == "" || len(part) > 63 || strings.ContainsFunc(part, func(r rune) bool { return r <= ' ' || r == '"' || r == '\'' || r == ';' })
+	}
+	return len(parts) <= 2 && !slices.ContainsFunc(parts, bad)
+}
+
+func (f *file) checkDPoP(c *Config) {
+	d := &c.DPoP
+	if len(d.Algorithms) == 0 {
+		f.reject("dpop.algorithms", "leave it out for the default list", "no algorithm, so no proof could pass")
+	}
+	f.checkNoRepeats("dpop.algorithms", d.Algorithms)
+	if d.NonceKey != "" {
+		f.checkKeyLength("dpop.nonce_key", d.NonceKey)
+	}
+	switch replay := string(d.Replay); {
+	case replay == "memory":
+	case replay == "postgres":
+		if c.Store.Postgres == "" {
+			f.reject("dpop.replay", "use memory, or give store.postgres", "postgres needs store.postgres")
+		}
+	case !isReplayURL(replay):
+		f.reject("dpop.replay", oneOf(replay, []string{"memory", "postgres"})+
+			" or a redis://, rediss://, valkey:// or valkeys:// URL", "not a place to remember proofs in")
+	}
+}
+
+func isReplayURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && slices.Contains([]string{"redis", "rediss", "valkey", "valkeys"}, u.Scheme)
+}
+
+// checkNoRepeats refuses a value that a list has twice.
+func (f *file) checkNoRepeats(key string, values []string) {
+	for i, value := range values {
+		if first := slices.Index(values, value); first < i && value != "" {
+			f.reject(fmt.Sprintf("%s[%d]", key, i), "leave it out", "%s is in the list already", f.quoted(fmt.Sprintf("%s[%d]", key, i), value))
+		}
+	}
+}
+
+func (f *file) checkMetadata(m *Metadata) {
+	for i, issuer := range m.AuthorizationServers {
+		key := fmt.Sprintf("metadata.authorization_servers[%d]", i)
+		u, p := baseURL(issuer)
+		f.rejectProblem(key, p)
+		if p == nil && u.Scheme != "https" && !isLoopback(u.Hostname()) {
+			f.reject(key, "want https://", "an issuer is an https URL (RFC 8414 §2)")
+		}
+	}
+	if m.Documentation == "" {
+		return
+	}
+	if u, err := url.Parse(m.Documentation); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		f.rejectProblem("metadata.documentation", &problem{"is not a URL", "want one such as https://docs.example.com"})
+	}
+}
+
+// checkDurations holds the bounds of all durations outside the lists; most of these keep a slip of the unit from
+// becoming an open door or a closed one.
+func (f *file) checkDurations(c *Config) {
+	const none = Duration(1<<63 - 1)
+	const some = Duration(1)
+	hour := Duration(time.Hour)
+	for _, d := range []struct {
+		key        string
+		value      Duration
+		least, top Duration
+	}{
+		{"store.timeout", c.Store.Timeout, some, Duration(time.Minute)},
+		{"cache.ttl", c.Cache.TTL, 0, hour},
+		{"cache.negative_ttl", c.Cache.NegativeTTL, 0, hour},
+		{"cache.stale_on_error", c.Cache.StaleOnError, 0, hour},
+		{"dpop.max_age", c.DPoP.MaxAge, some, hour},
+		{"dpop.max_skew", c.DPoP.MaxSkew, 0, Duration(5 * time.Minute)},
+		{"dpop.nonce_ttl", c.DPoP.NonceTTL, Duration(10 * time.Second), 24 * hour},
+		{"limits.header_timeout", c.Limits.HeaderTimeout, some, none},
+		{"limits.idle_timeout", c.Limits.IdleTimeout, some, none},
+	} {
+		f.checkDuration(d.key, d.value, d.least, d.top)
+	}
+}
+
+func (f *file) checkDuration(key string, d, least, top Duration) {
+	switch {
+	case d < least && least == 1:
+		f.reject(key, "want a duration such as 10s", "must be more than 0")
+	case d < least:
+		f.reject(key, "want "+least.String()+" or more", "too short")
+	case d > top:
+		f.reject(key, "want "+top.String()+" or less", "too long")
+	}
+}
+
+func (f *file) checkSizes(c *Config) {
+	const top = Size(1 << 40)
+	for _, s := range []struct {
+		key        string
+		value      Size
+		least, top Size
+	}{
+		{"cache.max_size", c.Cache.MaxSize, 1 << 20, top},
+		{"dpop.replay_memory", c.DPoP.ReplayMemory, 1 << 20, top},
+		{"dpop.max_proof_size", c.DPoP.MaxProofSize, 1 << 10, 64 << 10},
+		{"limits.header_bytes", c.Limits.HeaderBytes, 4 << 10, 1 << 20},
+	} {
+		switch {
+		case s.value < s.least:
+			f.reject(s.key, "want "+s.least.String()+" or more", "too small")
+		case s.value > s.top:
+			f.reject(s.key, "want "+s.top.String()+" or less", "too large")
+		}
+	}
+	if c.DPoP.MaxProofSize >= c.Limits.HeaderBytes {
+		key := "dpop.max_proof_size"
+		if !f.isSet(key) {
+			key = "limits.header_bytes"
+		}
+		f.reject(key, "make max_proof_size smaller or header_bytes larger",
+			"a proof of %s does not fit into limits.header_bytes, %s", c.DPoP.MaxProofSize, c.Limits.HeaderBytes)
+	}
+}

@@ -1,0 +1,43 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+)
+
+// Warnings is what is allowed but worth a second look, one sentence each, without secrets.
+func (c *Config) Warnings() []string {
+	var warnings []string
+	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
+
+	used := map[string]bool{}
+	for i, r := range c.Routes {
+		used[r.Upstream] = true
+		if r.Public {
+			warn("routes[%d] (%s) is public: no token is asked for", i, r.Match)
+		}
+		if r.Mode == "report" {
+			warn("routes[%d] (%s) is in mode report: nothing is refused", i, r.Match)
+		}
+		if slices.Contains(r.TokenTypes, "Bearer") && !r.Public {
+			warn("routes[%d] (%s) takes Bearer tokens, which whoever steals them can use", i, r.Match)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
+		if !used[name] {
+			warn("upstreams.%s is used by no route", name)
+		}
+	}
+	if c.DPoP.Replay == "memory" && c.Store.Postgres != "" {
+		warn("dpop.replay is memory, which is exact on one instance; several need postgres or redis, or nonce: required")
+	}
+	if c.Identity.Authorization != "remove" {
+		warn("identity.authorization is %s: upstreams see the token", c.Identity.Authorization)
+	}
+	if host, _, err := net.SplitHostPort(c.Listen.Admin); err == nil && !isLoopback(host) {
+		warn("listen.admin is not a loopback address: other machines can read the status page and metrics")
+	}
+	return warnings
+}
