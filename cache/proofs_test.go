@@ -122,6 +122,23 @@ func TestProofsRefusesWhenFullAndForgetsNothing(t *testing.T) {
 	}
 }
 
+func TestProofsMakesRoomAsSoonAsSomethingIsOver(t *testing.T) {
+	c := newClock()
+	p := cache.NewProofs(0, c.now) // one small table
+	start := c.now()
+	for i := range uint64(p.Stats().Capacity) {
+		require.True(t, claim(t, p, i, start.Add(time.Duration(1+i%2)*time.Minute)))
+	}
+	c.advance(59 * time.Second)
+	assert.False(t, claim(t, p, 0, start.Add(time.Minute)))
+	c.advance(time.Second)
+	for i := range uint64(p.Stats().Capacity / 2) {
+		require.True(t, claim(t, p, 1000+i, start.Add(time.Hour)))
+	}
+	_, err := p.Claim(t.Context(), replayKey(2000), start.Add(time.Hour))
+	require.ErrorIs(t, err, dpop.ErrReplayFull)
+}
+
 func TestProofsGivesMemoryBackAfterAFlood(t *testing.T) {
 	c := newClock()
 	p := cache.NewProofs(16<<20, c.now)
@@ -145,7 +162,10 @@ func TestProofsGivesMemoryBackAfterAFlood(t *testing.T) {
 
 // With a clock that only goes forward, Proofs is a plain map; whatever the clock does, nothing is taken twice.
 func TestProofsAgreesWithAPlainMap(t *testing.T) {
-	type proof struct{ key, until uint64 }
+	type proof struct {
+		key   uint64
+		until time.Time
+	}
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		steady := seed%2 == 0
@@ -154,6 +174,7 @@ func TestProofsAgreesWithAPlainMap(t *testing.T) {
 		p := cache.NewProofs(size, c.now)
 		live := map[uint64]time.Time{}
 		taken := map[proof]bool{}
+		var old []proof
 		full, claims := 0, 20_000
 		for range claims {
 			switch {
@@ -165,6 +186,10 @@ func TestProofsAgreesWithAPlainMap(t *testing.T) {
 			}
 			key := r.Uint64N(4000)
 			until := c.now().Truncate(time.Second).Add(time.Duration(r.IntN(75)-3) * time.Second)
+			if len(old) > 0 && r.IntN(3) == 0 { // one of the last hundred again
+				again := old[max(0, len(old)-1-r.IntN(100))]
+				key, until = again.key, again.until
+			}
 			fresh, err := p.Claim(t.Context(), replayKey(key), until)
 			if err != nil {
 				require.ErrorIs(t, err, dpop.ErrReplayFull)
@@ -176,9 +201,10 @@ func TestProofsAgreesWithAPlainMap(t *testing.T) {
 				require.Equal(t, want, fresh, "seed %d", seed)
 			}
 			if fresh {
-				id := proof{key, uint64(until.Unix())}
+				id := proof{key, until}
 				require.False(t, taken[id], "seed %d: taken twice", seed)
 				taken[id], live[key] = true, until
+				old = append(old, id)
 			}
 			require.LessOrEqual(t, p.Stats().Bytes, max(size, 64*20))
 		}
