@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 )
@@ -14,7 +15,9 @@ import (
 // redacted stands for a token wherever one would be printed.
 const redacted = "[token]"
 
-// Token is an opaque access token in the clear. It never prints itself: only string(t) gives the text.
+// Token is an opaque access token in the clear. It never prints itself: only string(t) gives the text. Two places
+// cannot be covered by its methods, so a Token must not stand there: an unexported field of a struct that is printed
+// (fmt calls no methods on those) and the key of a map that is marshalled to JSON.
 type Token string
 
 // NewToken makes a token of 256 random bits, 43 characters of base64url.
@@ -36,17 +39,34 @@ func (Token) LogValue() slog.Value { return slog.StringValue(redacted) }
 // MarshalText implements encoding.TextMarshaler, and so covers JSON.
 func (Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// Digest is what the table stores of a token.
+// Digest is what the table stores of a token. It prints as 64 hexadecimal digits.
 type Digest [sha256.Size]byte
+
+// String is the digest in hexadecimal, as psql shows it after \x.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText implements encoding.TextMarshaler, and so covers JSON and slog.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // Equal compares in constant time.
 func (d Digest) Equal(o Digest) bool { return subtle.ConstantTimeCompare(d[:], o[:]) == 1 }
 
-// Digester makes digests. The zero Digester is plain SHA-256; a keyed one is HMAC-SHA-256. It is safe for concurrent use.
+// Digester makes digests. The zero Digester is plain SHA-256; a keyed one is HMAC-SHA-256. It never prints its key and
+// is safe for concurrent use.
 type Digester struct{ key []byte }
 
-// NewHMAC is a Digester for HMAC-SHA-256 with the given key, which it keeps.
-func NewHMAC(key []byte) Digester { return Digester{key: key} }
+// NewHMAC is a Digester for HMAC-SHA-256 with a copy of the given key. Any key makes a keyed digester, an empty one
+// too; that a key is good enough is for the configuration to say.
+func NewHMAC(key []byte) Digester { return Digester{key: append([]byte{}, key...)} }
+
+// Format implements fmt.Formatter for every verb.
+func (g Digester) Format(s fmt.State, _ rune) {
+	if g.key == nil {
+		fmt.Fprint(s, "sha256")
+		return
+	}
+	fmt.Fprint(s, "hmac-sha256")
+}
 
 // Digest is SHA-256(token) or HMAC-SHA-256(key, token).
 func (g Digester) Digest(t Token) Digest {
