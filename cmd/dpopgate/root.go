@@ -58,6 +58,13 @@ func newRootCommand(e *env) *cobra.Command {
 		SilenceErrors: true,
 	})
 	root.AddCommand(
+		newCallCommand(e),
+		newKeyCommand(e),
+		newProofCommand(e),
+		newInitCommand(e),
+		newMigrateCommand(e),
+		newTokenCommand(e),
+		newSchemaCommand(e),
 		newVersionCommand(e),
 	)
 	root.SetIn(e.stdin)
@@ -81,7 +88,7 @@ func group(cmd *cobra.Command) *cobra.Command {
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			return usagef("unknown command %q: did you mean %s?", args[0], strings.Join(near, " or "))
 		}
-		return usagef("unknown command %q", args[0])
+		return usagef("no such command")
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return cmd
@@ -107,14 +114,14 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // exactly takes n arguments.
 func exactly(n int) cobra.PositionalArgs { return between(n, n) }
 
-// between takes at least low and at most high arguments.
+// between takes at least low and at most high arguments. It does not repeat what was given, which may be a token.
 func between(low, high int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) > high:
-			return usagef("unexpected argument %q: %s takes %s", args[high], cmd.CommandPath(), plural(high, "argument"))
+			return usagef("%s takes %s, not %d", cmd.CommandPath(), plural(high, "argument"), len(args))
 		case len(args) < low:
-			return usagef("%s wants %s, not %d: %s", cmd.CommandPath(), plural(low, "argument"), len(args), cmd.UseLine())
+			return usagef("%s wants %s, not %d", cmd.CommandPath(), plural(low, "argument"), len(args))
 		default:
 			return nil
 		}
