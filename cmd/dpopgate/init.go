@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpopgate/dpopgate/config"
+)
+
+// defaultConfig is the config file of all commands that take one.
+const defaultConfig = "dpopgate.yaml"
+
+// configFlag adds -c to a command.
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.PersistentFlags().StringVarP(path, "config", "c", defaultConfig, "the config `FILE`")
+}
+
+func newInitCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "init [FILE]",
+		Short: "Write a commented starter config",
+		Long:  "Writes a commented starter config to FILE (" + defaultConfig + "). A file that is there is never overwritten.",
+		Example: `  dpopgate init
+  dpopgate validate`,
+		Args: between(0, 1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			path := defaultConfig
+			if len(args) == 1 {
+				path = args[0]
+			}
+			if err := writeNew(path, config.Starter()); err != nil {
+				return err
+			}
+			next := "dpopgate validate"
+			if path != defaultConfig {
+				next += " -c " + path
+			}
+			_, err := fmt.Fprintf(e.stderr, "wrote %s; now fit it to your API and run: %s\n", path, next)
+			return err
+		},
+	}
+}
+
+func newSchemaCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:     "schema",
+		Short:   "Print the JSON Schema of the config file, for editors",
+		Example: "  dpopgate schema >dpopgate.schema.json",
+		Args:    exactly(0),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := e.stdout.Write(config.SchemaJSON)
+			return err
+		},
+	}
+}
+
+// writeNew writes a file that must not be there yet. Only its owner may read it: people write passwords into it.
+func writeNew(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is there already and stays as it is: remove it first, or name another file", path)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the starter config: %w", err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("writing the starter config: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"io"
+	"log"
+	"log/slog"
+	"strings"
+
+	"github.com/dpopgate/dpopgate/config"
+)
+
+// newLogger is the log as the config wants it. Its level can be changed while it is in use.
+func newLogger(w io.Writer, c config.Log) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	setLevel(level, c)
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "text" {
+		return slog.New(slog.NewTextHandler(w, options)), level
+	}
+	return slog.New(slog.NewJSONHandler(w, options)), level
+}
+
+// setLevel sets the level that a config names. Validation lets only slog's own names through.
+func setLevel(level *slog.LevelVar, c config.Log) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(c.Level)); err == nil {
+		level.Set(l)
+	}
+}
+
+// noiseLog takes what a net/http server says by itself.
+func noiseLog(l *slog.Logger, listener string) *log.Logger {
+	return log.New(noise{l.With("listener", listener)}, "", 0)
+}
+
+// noise is where a server's noise goes: handshakes that fail and requests that cannot be read are everyday life on an
+// open port, panics are not. What it says may hold bytes that a peer chose, so it is an attribute, which slog quotes.
+type noise struct{ log *slog.Logger }
+
+func (n noise) Write(b []byte) (int, error) {
+	said := strings.TrimSpace(string(b))
+	if strings.HasPrefix(said, "http: panic") {
+		n.log.Error("handler panicked", "said", said)
+	} else {
+		n.log.Debug("listener said", "said", said)
+	}
+	return len(b), nil
+}

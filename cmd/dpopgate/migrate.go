@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpopgate/dpopgate/config"
+	"github.com/dpopgate/dpopgate/tokenstore"
+)
+
+func newMigrateCommand(e *env) *cobra.Command {
+	var path string
+	var onlyPrint, onlyCheck bool
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Create the token table in an empty database, or check one that is there",
+		Long: "Creates the token table, its checks and its indexes in an empty database. A table that is there is not changed.\n" +
+			"Afterwards, or with --check alone, every way in which the table differs from the documented one is printed;\n" +
+			"the exit code is 1 if the gateway cannot serve from it.",
+		Example: `  dpopgate migrate --print | less
+  dpopgate migrate --check`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withStore(cmd.Context(), path, func(ctx context.Context, c *config.Config, store tokenstore.Store) error {
+				if onlyPrint {
+					_, err := io.WriteString(e.stdout, store.SQL())
+					return err
+				}
+				if !onlyCheck {
+					if err := store.Migrate(ctx); err != nil {
+						return err
+					}
+				}
+				return checkTable(ctx, e.stdout, store)
+			})
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().BoolVar(&onlyPrint, "print", false, "print the SQL and do nothing")
+	cmd.Flags().BoolVar(&onlyCheck, "check", false, "only say whether the table fits")
+	cmd.MarkFlagsMutuallyExclusive("print", "check")
+	return cmd
+}
+
+// errTableUnfit is the end of a check whose findings have been printed.
+var errTableUnfit = errors.New("the gateway cannot serve from this token table as it is")
+
+// checkTable prints how the table differs from the documented one. It fails when that makes serving impossible.
+func checkTable(ctx context.Context, w io.Writer, store tokenstore.Store) error {
+	differences, err := store.Check(ctx)
+	if err != nil {
+		return err
+	}
+	fatal := false
+	for _, d := range differences {
+		word := "note"
+		if d.Fatal {
+			word, fatal = "unfit", true
+		}
+		if _, err := fmt.Fprintf(w, "%s: %s\n", word, d); err != nil {
+			return err
+		}
+	}
+	if fatal {
+		return errTableUnfit
+	}
+	_, err = fmt.Fprintln(w, "the token table fits")
+	return err
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// readyFor is how long the answer of a check is used again, so that probes put no load on the store.
+const readyFor = time.Second
+
+// readiness says whether requests should be sent to this process. It may be used concurrently.
+type readiness struct {
+	draining atomic.Bool
+	checks   []*check
+}
+
+// check is one thing that has to work, asked at most once in readyFor and by one caller at a time.
+type check struct {
+	name    string
+	ask     func(context.Context) error
+	timeout time.Duration // of one ask
+
+	mu   sync.Mutex
+	when time.Time
+	err  error
+}
+
+// newReadiness is ready when the store answers within timeout.
+func newReadiness(ping func(context.Context) error, timeout time.Duration) *readiness {
+	return &readiness{checks: []*check{{name: "store", ask: ping, timeout: timeout}}}
+}
+
+// report writes one line for each check, and says whether all is well. What exactly is wrong with a check is in the
+// log: a probe's answer is read by more people than that.
+func (r *readiness) report(w io.Writer) (ready bool) {
+	ready = true
+	line := func(name string, ok bool) {
+		ready = ready && ok
+		word := "ok"
+		if !ok {
+			word = "failed"
+		}
+		fmt.Fprintf(w, "%s %s\n", name, word)
+	}
+	line("serving", !r.draining.Load())
+	for _, c := range r.checks {
+		line(c.name, c.now() == nil)
+	}
+	return ready
+}
+
+// now is the check's answer, not older than readyFor. It does not end with the probe that asks: the next one wants to
+// know as well.
+func (c *check) now() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.when.IsZero() && time.Since(c.when) < readyFor {
+		return c.err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+	defer cancel()
+	c.err = c.ask(ctx)
+	c.when = time.Now()
+	return c.err
+}

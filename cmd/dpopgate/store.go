@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/dpopgate/dpopgate/config"
+	"github.com/dpopgate/dpopgate/tokenstore"
+)
+
+// storeTimeout bounds one operation of an operator on the store. Those of requests have store.timeout.
+const storeTimeout = time.Minute
+
+// openStore is the store that a config names. A Postgres may be down: it is only reached when it is asked something.
+func openStore(ctx context.Context, c config.Store, log *slog.Logger) (tokenstore.Store, error) {
+	if c.SQLite != "" {
+		return tokenstore.OpenSQLite(ctx, c.SQLite, tokenstore.SQLiteOptions{Timeout: c.Timeout.Std()})
+	}
+	return tokenstore.OpenPostgres(ctx, string(c.Postgres), tokenstore.PostgresOptions{
+		Table:   c.Table,
+		Timeout: c.Timeout.Std(),
+		Log:     log,
+	})
+}
+
+// storeName is the kind of a store, for people.
+func storeName(c config.Store) string {
+	if c.SQLite != "" {
+		return "sqlite"
+	}
+	return "postgres"
+}
+
+// digesterOf makes digests as the store's column has them.
+func digesterOf(c config.Store) tokenstore.Digester {
+	if c.Digest == "hmac-sha256" {
+		return tokenstore.NewHMAC([]byte(c.DigestKey))
+	}
+	return tokenstore.Digester{}
+}
+
+// withStore runs f on the store that the config file at path names, and closes it. f's context ends after
+// storeTimeout.
+func withStore(ctx context.Context, path string, f func(context.Context, *config.Config, tokenstore.Store) error) error {
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	store, err := openStore(ctx, c.Store, nil)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return f(ctx, c, store)
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpopgate/dpopgate/config"
+	"github.com/dpopgate/dpopgate/tokenstore"
+)
+
+func newTokenRevokeCommand(e *env, path *string) *cobra.Command {
+	var s selection
+	cmd := &cobra.Command{
+		Use:   "revoke (TOKEN|- | --jti UUID | --user UUID | --client UUID)",
+		Short: "Delete tokens",
+		Long:  "Deletes the tokens that match all that is given, and says how many. The exit code is 1 if there are none.",
+		Example: `  dpopgate token revoke - <token
+  dpopgate token revoke --user 3f0a5a39-91d0-4d5b-9c0e-1b1f0b5ad0c4`,
+		Args: between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withStore(cmd.Context(), *path, func(ctx context.Context, c *config.Config, store tokenstore.Store) error {
+				sel, err := s.selector(e, args, digesterOf(c.Store))
+				if err != nil {
+					return err
+				}
+				revoked, err := store.Revoke(ctx, sel)
+				switch {
+				case err != nil:
+					return err
+				case len(revoked) == 0:
+					return errNoToken
+				}
+				_, err = fmt.Fprintf(e.stdout, "revoked %s; a gateway may let them through for another %s (cache.ttl)\n",
+					plural(len(revoked), "token"), c.Cache.TTL)
+				return err
+			})
+		},
+	}
+	s.addFlags(cmd, true)
+	return cmd
+}
+
+func newTokenPurgeCommand(e *env, path *string) *cobra.Command {
+	var batch int
+	cmd := &cobra.Command{
+		Use:     "purge",
+		Short:   "Delete the tokens that have expired",
+		Long:    "Deletes the tokens that have expired, a batch at a time so that nobody waits long for a lock, and says how many.",
+		Example: "  dpopgate token purge",
+		Args:    exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if batch < 1 {
+				return usagef("--batch %d: want 1 or more", batch)
+			}
+			return withStore(cmd.Context(), *path, func(_ context.Context, _ *config.Config, store tokenstore.Store) error {
+				purged, err := purge(cmd.Context(), store, time.Now(), batch)
+				if err != nil {
+					return fmt.Errorf("after %s: %w", plural(purged, "token"), err)
+				}
+				_, err = fmt.Fprintf(e.stdout, "purged %s\n", plural(purged, "expired token"))
+				return err
+			})
+		},
+	}
+	cmd.Flags().IntVar(&batch, "batch", 1000, "delete this `NUMBER` at a time")
+	return cmd
+}
+
+// purge deletes what expired before now. There may be millions, so the time limit is a batch's and not that of all.
+func purge(ctx context.Context, store tokenstore.Store, now time.Time, batch int) (purged int, err error) {
+	for {
+		n, err := purgeBatch(ctx, store, now, batch)
+		purged += n
+		if err != nil || n < batch {
+			return purged, err
+		}
+	}
+}
+
+func purgeBatch(ctx context.Context, store tokenstore.Store, now time.Time, batch int) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return store.Purge(ctx, now, batch)
+}
