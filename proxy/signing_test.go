@@ -1,0 +1,183 @@
+package proxy_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/json"
+	"math/big"
+	"strings"
+	"testing"
+
+	"github.com/dpopgate/dpopgate/dpop"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/stretchr/testify/require"
+)
+
+var hashes = map[jose.SignatureAlgorithm]crypto.Hash{
+	"ES256": crypto.SHA256, "ES384": crypto.SHA384, "ES512": crypto.SHA512,
+	"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512,
+	"RS256": crypto.SHA256, "RS384": crypto.SHA384, "RS512": crypto.SHA512,
+}
+
+var p256Order = elliptic.P256().Params().N
+
+// private is the key itself, which package dpop keeps to itself.
+func private(key *dpop.Key) any {
+	b, err := key.JWK()
+	if err != nil {
+		panic(err)
+	}
+	var jwk jose.JSONWebKey
+	if err := json.Unmarshal(b, &jwk); err != nil {
+		panic(err)
+	}
+	return jwk.Key
+}
+
+// signText signs any text as the key's algorithm does, without package dpop's own signing.
+func signText(key *dpop.Key, text string) []byte {
+	alg := jose.SignatureAlgorithm(key.Algorithm())
+	if alg == "Ed25519" { // which the library does not know by this name
+		return ed25519.Sign(private(key).(ed25519.PrivateKey), []byte(text))
+	}
+	return joseSign(alg, private(key), text)
+}
+
+// joseSign signs by the primitives of the standard library, algorithm by algorithm.
+func joseSign(alg jose.SignatureAlgorithm, key any, text string) []byte {
+	h := hashes[alg]
+	var sum []byte
+	if h != 0 {
+		d := h.New()
+		d.Write([]byte(text))
+		sum = d.Sum(nil)
+	}
+	switch key := key.(type) {
+	case *ecdsa.PrivateKey:
+		r, s, err := ecdsa.Sign(rand.Reader, key, sum)
+		if err != nil {
+			panic(err)
+		}
+		size := (key.Params().BitSize + 7) / 8
+		return append(r.FillBytes(make([]byte, size)), s.FillBytes(make([]byte, size))...)
+	case *rsa.PrivateKey:
+		var sig []byte
+		var err error
+		if strings.HasPrefix(string(alg), "PS") {
+			sig, err = rsa.SignPSS(rand.Reader, key, h, sum, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+		} else {
+			sig, err = rsa.SignPKCS1v15(nil, key, h, sum)
+		}
+		if err != nil {
+			panic(err)
+		}
+		return sig
+	case ed25519.PrivateKey:
+		return ed25519.Sign(key, []byte(text))
+	}
+	panic("no such key")
+}
+
+// oddSignatures are signatures that a verifier must not take.
+var oddSignatures = map[string]func(p *player, key *dpop.Key, text string, sig []byte) []byte{
+	"der": func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte {
+		der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])})
+		if err != nil {
+			panic(err)
+		}
+		return der
+	},
+	"short": func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte { return sig[:len(sig)-1] },
+	"long":  func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte { return append(sig, 0) },
+	"zero":  func(*player, *dpop.Key, string, []byte) []byte { return make([]byte, 64) },
+	"r0": func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte {
+		return append(make([]byte, 32), sig[32:]...)
+	},
+	"s0": func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte {
+		return append(sig[:32:32], make([]byte, 32)...)
+	},
+	"rn": func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte {
+		return append(p256Order.Bytes(), sig[32:]...)
+	},
+	"sn": func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte {
+		return append(sig[:32:32], p256Order.Bytes()...)
+	},
+	"r1s1": func(*player, *dpop.Key, string, []byte) []byte {
+		one := make([]byte, 64)
+		one[31], one[63] = 1, 1
+		return one
+	},
+	"double": func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte { return append(sig, sig...) },
+	"hmac-jwk": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
+		return mac([]byte(publicJWK(key)), text)
+	},
+	"hmac-der": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
+		der, err := x509.MarshalPKIXPublicKey(public(key))
+		if err != nil {
+			panic(err)
+		}
+		return mac(der, text)
+	},
+	"identity": func(*player, *dpop.Key, string, []byte) []byte { // good under a key of small order
+		return append([]byte{1}, make([]byte, 63)...)
+	},
+	"pss-salt-20": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
+		sum := sha256.Sum256([]byte(text))
+		sig, err := rsa.SignPSS(rand.Reader, private(key).(*rsa.PrivateKey), hashes["PS256"], sum[:], &rsa.PSSOptions{SaltLength: 20})
+		if err != nil {
+			panic(err)
+		}
+		return sig
+	},
+	"as-rs256": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
+		return joseSign("RS256", private(key), text)
+	},
+	"as-ps256": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
+		return joseSign("PS256", private(key), text)
+	},
+}
+
+func mac(key []byte, text string) []byte {
+	m := hmac.New(sha256.New, key)
+	m.Write([]byte(text))
+	return m.Sum(nil)
+}
+
+func public(key *dpop.Key) any { return private(key).(crypto.Signer).Public() }
+
+// challenge is one parsed challenge.
+type challenge struct {
+	scheme string
+	params map[string]string
+}
+
+// parseChallenges reads a WWW-Authenticate field as strictly as RFC 9110 §11.2 and RFC 6750 §3 allow: no parameter
+// twice, every value quoted and within the allowed characters.
+func parseChallenges(t testing.TB, field string) []challenge {
+	scheme, rest, _ := strings.Cut(field, " ")
+	require.Regexp(t, `^[A-Za-z]+$`, scheme)
+	c := challenge{scheme, map[string]string{}}
+	for rest != "" {
+		name, after, ok := strings.Cut(rest, `="`)
+		require.True(t, ok, field)
+		require.Regexp(t, `^[a-z_]+$`, name, field)
+		value, tail, ok := strings.Cut(after, `"`)
+		require.True(t, ok, field)
+		require.Regexp(t, `^[\x20-\x21\x23-\x5B\x5D-\x7E]+$`, value, field)
+		require.NotContains(t, c.params, name, field)
+		c.params[name] = value
+		if rest = tail; rest != "" {
+			require.True(t, strings.HasPrefix(rest, ", "), field)
+			rest = rest[2:]
+		}
+	}
+	return []challenge{c}
+}
