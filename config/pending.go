@@ -9,7 +9,6 @@ var pending = map[string]func(v any) bool{
 	"listen.trusted_proxies": nil,
 	"tls":                    nil,
 	"cache.stale_on_error":   nil,
-	"dpop.nonce":             func(v any) bool { return v != "required" },
 	"dpop.replay":            nil,
 	"identity.assertion":     nil,
 	"upstreams.*.targets":    func(v any) bool { return len(v.([]string)) <= 1 },
@@ -17,11 +16,9 @@ var pending = map[string]func(v any) bool{
 	"upstreams.*.health":     nil,
 	"upstreams.*.tls":        nil,
 	"upstreams.*.h2c":        nil,
-	"routes.*.nonce":         nil,
 	"routes.*.mode":          nil,
 	"routes.*.rate_limit":    nil,
 	"routes.*.max_body":      nil,
-	"routes.*.cors":          nil,
 	"routes.*.websocket":     nil,
 	"forward_auth":           nil,
 	"misuse":                 nil,
@@ -37,10 +34,17 @@ func (f *file) refusePending() {
 			continue
 		}
 		value := pl.value.Interface()
-		isDefault := reflect.DeepEqual(value, pl.def.Interface()) && pl.pattern != "listen.https"
-		if isDefault || works != nil && works(value) {
+		if works != nil && works(value) || works == nil && isDefault(pl) {
 			continue
 		}
 		f.addAt(pl.name, pl.key, "not available yet: "+pl.key, "leave it out")
 	}
+}
+
+// isDefault says whether a key is set to what it would be without it. An empty list is as good as none.
+func isDefault(pl *place) bool {
+	if pl.value.Kind() == reflect.Slice && pl.value.Len() == 0 && pl.def.Len() == 0 {
+		return true
+	}
+	return reflect.DeepEqual(pl.value.Interface(), pl.def.Interface())
 }

@@ -20,6 +20,7 @@ type exchange struct {
 
 	origin   *origin
 	route    *route
+	asked    string // the method that a preflight asks about
 	path     string // as it stood in the request line
 	query    string
 	token    string
@@ -46,6 +47,9 @@ func (x *exchange) locate(r *http.Request) *refusal {
 		f.allow = strings.Join(httpMethods, ", ")
 		return f
 	case x.isMetadata(r.Method):
+		return nil
+	}
+	if method := preflight(r); method != "" && x.table.methods[method] && x.locatePreflight(r, method) {
 		return nil
 	}
 	rt, f := x.table.find(r, x.origin)

@@ -85,8 +85,8 @@ func modifyResponse(res *http.Response) error {
 	x := exchangeOf(res.Request)
 	x.event.Upstream = x.o.Now().Sub(x.sent)
 	x.table.identity.cleanResponse(res.Header)
+	x.ownCORS(res.Header)
 	x.setNonce(res.Header, res.StatusCode, dpop.NoCode)
-	res.Header["X-Request-Id"] = []string{x.event.RequestID}
 	return nil
 }
 

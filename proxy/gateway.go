@@ -112,8 +112,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header()["X-Request-Id"] = []string{x.event.RequestID}
 	f := x.locate(r)
 	x.event.Path = x.path
+	x.allowOrigin(w.Header(), r.Header.Get("Origin"))
 	switch {
 	case f != nil:
+	case x.asked != "":
+		x.event.Verdict = Passed
+		x.answerPreflight(out, r)
+		return
 	case x.route == nil:
 		x.event.Verdict = Passed
 		x.serveMetadata(out)

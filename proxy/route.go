@@ -28,6 +28,7 @@ type route struct {
 	encodedSlashes bool
 	stripPrefix    string
 	preserveHost   bool
+	cors           *cors
 	upstream       *upstream
 }
 
@@ -85,6 +86,7 @@ func compileRoute(c config.Route, defaultNonce string, pools map[string]*upstrea
 		encodedSlashes: c.EncodedSlashes,
 		stripPrefix:    c.StripPrefix,
 		preserveHost:   c.PreserveHost,
+		cors:           compileCORS(c.CORS),
 		upstream:       pools[c.Upstream],
 	}
 	if rt.upstream == nil {
