@@ -31,13 +31,14 @@ func (f *file) decode(n *yaml.Node, p path, v reflect.Value, enum string) {
 		f.decode(n, p, v.Elem(), enum)
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
 		f.addAt(n, p.key, "no value", noValueHint(v.Kind()))
-	case v.Kind() == reflect.Struct && f.isKind(n, p, yaml.MappingNode, "a mapping of keys to values"):
+	case !f.isWanted(n, p, v.Type()):
+	case v.Kind() == reflect.Struct:
 		f.decodeStruct(n, p, v)
-	case v.Kind() == reflect.Map && f.isKind(n, p, yaml.MappingNode, "a mapping of names to values"):
+	case v.Kind() == reflect.Map:
 		f.decodeMap(n, p, v)
-	case v.Kind() == reflect.Slice && f.isKind(n, p, yaml.SequenceNode, "a list, such as [a, b]"):
+	case v.Kind() == reflect.Slice:
 		f.decodeList(n, p, v, enum)
-	case isScalar(v.Kind()) && f.isKind(n, p, yaml.ScalarNode, wanted(v.Type())):
+	default:
 		f.decodeScalar(n, p, v, enum)
 	}
 }
@@ -57,12 +58,19 @@ func (f *file) plain(n *yaml.Node, p path) bool {
 	return false
 }
 
-// isKind refuses a node of another kind than wanted.
-func (f *file) isKind(n *yaml.Node, p path, want yaml.Kind, wantText string) bool {
+// isWanted refuses a node of another kind than the type is written as.
+func (f *file) isWanted(n *yaml.Node, p path, t reflect.Type) bool {
+	want, wantText := yaml.ScalarNode, scalarName(t)
+	switch t.Kind() {
+	case reflect.Struct, reflect.Map:
+		want, wantText = yaml.MappingNode, "a mapping, such as {key: value}"
+	case reflect.Slice:
+		want, wantText = yaml.SequenceNode, "a list, such as [a, b]"
+	}
 	if n.Kind == want {
 		return true
 	}
-	f.source.hide(n)
+	f.hideMisplaced(n, t)
 	names := map[yaml.Kind]string{
 		yaml.ScalarNode:   "a single value",
 		yaml.MappingNode:  "a mapping",
@@ -72,8 +80,38 @@ func (f *file) isKind(n *yaml.Node, p path, want yaml.Kind, wantText string) boo
 	return false
 }
 
-func isScalar(k reflect.Kind) bool {
-	return k == reflect.String || k == reflect.Bool || k == reflect.Int || k == reflect.Int64
+// hideMisplaced hides a node that is not decoded, if a secret may be meant to stand where it is.
+func (f *file) hideMisplaced(n *yaml.Node, t reflect.Type) {
+	if holdsSecret(t) {
+		f.source.hide(n)
+		return
+	}
+	f.hideCredentials(n)
+}
+
+// hideCredentials hides the URLs with a password inside a node.
+func (f *file) hideCredentials(n *yaml.Node) {
+	if hasCredentials(n.Value) {
+		f.source.hide(n)
+	}
+	for _, c := range n.Content {
+		f.hideCredentials(c)
+	}
+}
+
+// holdsSecret says whether a Secret is somewhere in a type.
+func holdsSecret(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		return holdsSecret(t.Elem())
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if holdsSecret(t.Field(i).Type) {
+				return true
+			}
+		}
+	}
+	return t == secretType
 }
 
 // noValueHint says how to write nothing. A key with nothing behind it is refused, for it may be a list whose items
@@ -105,11 +143,12 @@ func (f *file) decodeStruct(n *yaml.Node, p path, v reflect.Value) {
 		fields[name] = i
 		names = append(names, name)
 	}
-	f.eachEntry(n, p, func(key, value *yaml.Node) {
+	f.eachEntry(n, p, v.Type(), func(key, value *yaml.Node) {
 		i, known := fields[key.Value]
 		if !known {
-			f.source.hide(value)
+			f.hideMisplaced(value, v.Type())
 			f.addAt(key, p.entry(key.Value).key, "unknown key", unknownKeyHint(key.Value, names))
+			f.broken[p.field(nearest(key.Value, names)).key] = true // probably meant, so do not call it missing as well
 			return
 		}
 		at := p.field(key.Value)
@@ -128,7 +167,7 @@ func unknownKeyHint(key string, names []string) string {
 // decodeMap reads a mapping whose keys are names of the user's choice.
 func (f *file) decodeMap(n *yaml.Node, p path, v reflect.Value) {
 	v.Set(reflect.MakeMap(v.Type()))
-	f.eachEntry(n, p, func(key, value *yaml.Node) {
+	f.eachEntry(n, p, v.Type(), func(key, value *yaml.Node) {
 		at := p.entry(key.Value)
 		element := reflect.New(v.Type().Elem()).Elem()
 		f.remember(&place{path: at, name: key, node: value, value: element})
@@ -138,8 +177,8 @@ func (f *file) decodeMap(n *yaml.Node, p path, v reflect.Value) {
 }
 
 // eachEntry calls do for each key of a mapping that is a name and the first of its kind. What is no name is not shown:
-// without the space after its colon, a secret is part of the key.
-func (f *file) eachEntry(n *yaml.Node, p path, do func(key, value *yaml.Node)) {
+// without the space after its colon, a secret is part of the key. The mapping is of type t.
+func (f *file) eachEntry(n *yaml.Node, p path, t reflect.Type, do func(key, value *yaml.Node)) {
 	first := map[string]*yaml.Node{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
@@ -156,6 +195,8 @@ func (f *file) eachEntry(n *yaml.Node, p path, do func(key, value *yaml.Node)) {
 		case first[key.Value] != nil:
 			f.addAt(key, p.entry(key.Value).key, "duplicate key",
 				fmt.Sprintf("the first is at %d:%d", first[key.Value].Line, first[key.Value].Column))
+			f.hideMisplaced(value, t)
+			continue
 		default:
 			first[key.Value] = key
 			do(key, value)
@@ -203,7 +244,10 @@ func (f *file) decodeScalar(n *yaml.Node, p path, v reflect.Value, enum string) 
 	switch v.Type() {
 	case durationType, sizeType:
 		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
-			message, hint = fmt.Sprintf("%s is %s", f.quote(n, text), err), durationHint(v.Type(), text)
+			message = fmt.Sprintf("%s is %s", f.quote(n, text), err)
+			if !f.expanded[n] {
+				hint = durationHint(v.Type(), text)
+			}
 		}
 	default:
 		message, hint = f.setBasic(n, v, text, enum)
@@ -249,8 +293,8 @@ func (f *file) setBasic(n *yaml.Node, v reflect.Value, text, enum string) (messa
 	return "", ""
 }
 
-// wanted is what a scalar type is called in errors.
-func wanted(t reflect.Type) string {
+// scalarName is what a scalar type is called in errors.
+func scalarName(t reflect.Type) string {
 	switch {
 	case t == durationType:
 		return "a duration such as 30s"

@@ -44,14 +44,15 @@ func Parse(name string, data []byte, env func(string) (string, bool)) (*Config, 
 		expander: expander{env: env, folder: filepath.Dir(name)},
 		places:   map[string]*place{},
 		expanded: map[*yaml.Node]bool{},
+		broken:   map[string]bool{},
 	}
 	c := &Config{}
 	if root, ok := f.parseYAML(data); ok {
 		f.decode(root, path{}, reflect.ValueOf(c).Elem(), "")
-		f.refusePending()
 		if f.places[""] != nil {
 			f.validate(c)
 		}
+		f.refusePending()
 	}
 	if errs := f.finish(); len(errs) > 0 {
 		return nil, errs
@@ -71,7 +72,7 @@ type file struct {
 	places   map[string]*place
 	order    []*place // as decoded
 	expanded map[*yaml.Node]bool
-	broken   map[string]bool // keys with errors before validation, which has nothing to add about them
+	broken   map[string]bool // keys that could not be read, about which validation has nothing to add
 	errs     Errors
 }
 
@@ -105,7 +106,7 @@ func (p path) entry(name string) path {
 	if !isPlainName(name) {
 		return path{p.key + "[" + strconv.Quote(name) + "]", p.pattern + ".*"}
 	}
-	return path{p.key + "." + name, p.pattern + ".*"}
+	return path{p.field(name).key, p.pattern + ".*"}
 }
 
 // isPlainName says whether a name needs no quotes in a key path.

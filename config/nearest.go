@@ -1,12 +1,17 @@
 package config
 
-import (
-	"slices"
-	"strings"
-)
+import "strings"
 
 // didYouMean is a hint that names the nearest of the candidates, or nothing when none is near.
 func didYouMean(got string, candidates []string) string {
+	if best := nearest(got, candidates); best != "" {
+		return "did you mean " + best + "?"
+	}
+	return ""
+}
+
+// nearest is the candidate that got is a slip of, or nothing.
+func nearest(got string, candidates []string) string {
 	best, bestDistance := "", 3
 	for _, c := range candidates {
 		// A third of the word may be wrong, so that short words do not match everything.
@@ -14,10 +19,7 @@ func didYouMean(got string, candidates []string) string {
 			best, bestDistance = c, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return "did you mean " + best + "?"
+	return best
 }
 
 // distance is the number of letters to add, drop, change or swap with a neighbour to get from a to b.
@@ -47,20 +49,4 @@ func distance(a, b string) int {
 		before, last = last, row
 	}
 	return last[len(b)]
-}
-
-// oneOf is the hint for a value that must be one of a few.
-func oneOf(got string, values []string) string {
-	if hint := didYouMean(got, values); hint != "" && !slices.Contains(values, got) {
-		return hint
-	}
-	return "want " + enumerate(values)
-}
-
-// enumerate is "a, b or c".
-func enumerate(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }

@@ -60,12 +60,26 @@ func (s *source) hiddenSpans() map[int][]span {
 				part.from = n.Column - 1
 			}
 			if line == nextLine {
-				part.to = nextColumn - 1
+				part.to = s.trimSeparator(line, part.from, nextColumn-1)
 			}
 			spans[line] = append(spans[line], part)
 		}
 	}
 	return spans
+}
+
+// trimSeparator gives the end of a hidden part without what separates it from the next node: a comma in a flow
+// collection, or on the next node's own line the indentation and dash before it.
+func (s *source) trimSeparator(line, from, to int) int {
+	runes := []rune(s.lines[line-1])
+	if to > len(runes) || from > to {
+		return to
+	}
+	part := string(runes[from:to])
+	if from == 0 && strings.Trim(part, " -") == "" {
+		return 0
+	}
+	return from + len([]rune(strings.TrimRight(part, ", ")))
 }
 
 // excerpt is a line as it may be shown, with the place in it where the given column (from 1) went.

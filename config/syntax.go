@@ -101,6 +101,9 @@ func (f *file) syntaxError(err error) {
 		message = "tags are not taken"
 	case le.ContextMsg != "":
 		message += " " + le.ContextMsg
+		if le.ContextMark.Line > 0 && le.ContextMark != le.Mark {
+			message += fmt.Sprintf(" from %d:%d on", le.ContextMark.Line, le.ContextMark.Column)
+		}
 	}
 	f.addSyntax(line, column, "not YAML: "+message, f.syntaxHint(line, column, message))
 }

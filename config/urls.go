@@ -7,6 +7,8 @@ import (
 	"strings"
 )
 
+const wantURL = "want a URL with scheme and host, such as https://api.example.com or http://127.0.0.1:9000"
+
 // baseURL reads an absolute http or https URL that others are made from by adding a path. Its answer is canonical: host
 // in lower case, no default port, no slash at the end.
 func baseURL(s string) (*url.URL, *problem) {
@@ -16,11 +18,11 @@ func baseURL(s string) (*url.URL, *problem) {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil:
-		return nil, &problem{"is not a URL", "want one such as https://api.example.com"}
+		return nil, &problem{"is not a URL", wantURL}
 	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, &problem{"is not an http or https URL", "want one such as https://api.example.com"}
+		return nil, &problem{"is not an http or https URL", wantURL}
 	case u.Host == "":
-		return nil, &problem{"has no host", "want one such as https://api.example.com"}
+		return nil, &problem{"has no host", wantURL}
 	case u.User != nil:
 		return nil, &problem{"has a user or password in it", "leave them out; what an upstream wants goes into its headers"}
 	case strings.Contains(s, "?"):

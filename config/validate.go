@@ -13,13 +13,20 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// problem is why a value is no good, and what would be.
+// problem is why a value is no good, and what would be. The two say nothing of the value itself.
 type problem struct{ message, hint string }
+
+// withHint adds a hint that repeats a part of the value at key, unless that came out of a reference.
+func (f *file) withHint(key string, p problem, hint string) *problem {
+	if pl := f.places[key]; pl != nil && !f.expanded[pl.node] {
+		p.hint = hint
+	}
+	return &p
+}
 
 // validate checks what the types cannot say, and brings hosts, URLs and client ids into their canonical spelling.
 // A key that could not be read is passed over: its error is there already.
 func (f *file) validate(c *Config) {
-	f.broken = map[string]bool{}
 	for _, e := range f.errs {
 		f.broken[e.Key] = true
 	}
@@ -161,7 +168,8 @@ func (f *file) checkListen(c *Config) {
 		taken[at.address] = at.key
 	}
 	for i, cidr := range l.TrustedProxies {
-		f.rejectProblem(fmt.Sprintf("listen.trusted_proxies[%d]", i), cidrProblem(cidr))
+		key := fmt.Sprintf("listen.trusted_proxies[%d]", i)
+		f.rejectProblem(key, f.cidrProblem(key, cidr))
 	}
 }
 
@@ -182,11 +190,12 @@ func isListenAddress(s string) bool {
 	return p == nil
 }
 
-func cidrProblem(s string) *problem {
+func (f *file) cidrProblem(key, s string) *problem {
 	prefix, err := netip.ParsePrefix(s)
 	if err != nil {
 		if ip, err := netip.ParseAddr(s); err == nil {
-			return &problem{"is an address, not a CIDR", fmt.Sprintf("for this one address: %s/%d", ip, ip.BitLen())}
+			return f.withHint(key, problem{"is an address, not a CIDR", "add the length of the network, such as /24"},
+				fmt.Sprintf("for this one address: %s/%d", ip, ip.BitLen()))
 		}
 		return &problem{"is not a CIDR", "want a network such as 10.0.0.0/8"}
 	}
@@ -194,7 +203,7 @@ func cidrProblem(s string) *problem {
 	case prefix.Bits() == 0:
 		return &problem{"is every address there is, so anyone could claim to be anyone", "name the networks of your own proxies"}
 	case prefix.Masked() != prefix:
-		return &problem{"has bits outside its mask", "did you mean " + prefix.Masked().String() + "?"}
+		return f.withHint(key, problem{"has bits outside its mask", "set them to 0"}, "did you mean "+prefix.Masked().String()+"?")
 	}
 	return nil
 }
@@ -243,7 +252,11 @@ func (f *file) checkTLS(c *Config) {
 // require refuses an empty value.
 func (f *file) require(key, value string) {
 	if value == "" {
-		f.reject(key, "give a value", "%s is missing", key[strings.LastIndexByte(key, '.')+1:])
+		message := "missing"
+		if f.isSet(key) {
+			message = "empty"
+		}
+		f.reject(key, "give a value", "%s", message)
 	}
 }
 
@@ -325,8 +338,11 @@ func (f *file) checkDPoP(c *Config) {
 			f.reject("dpop.replay", "use memory, or give store.postgres", "postgres needs store.postgres")
 		}
 	case !isReplayURL(replay):
-		f.reject("dpop.replay", oneOf(replay, []string{"memory", "postgres"})+
-			" or a redis://, rediss://, valkey:// or valkeys:// URL", "not a place to remember proofs in")
+		hint := didYouMean(replay, []string{"memory", "postgres"})
+		if hint == "" {
+			hint = "want memory, postgres, or a redis://, rediss://, valkey:// or valkeys:// URL"
+		}
+		f.reject("dpop.replay", hint, "not a place to remember proofs in")
 	}
 }
 

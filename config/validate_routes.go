@@ -18,7 +18,7 @@ func (f *file) checkRoutes(c *Config) {
 	for i := range c.Routes {
 		r, key := &c.Routes[i], fmt.Sprintf("routes[%d]", i)
 		if r.Match == "" {
-			f.reject(key+".match", "want a pattern such as GET /orders/", "match is missing")
+			f.reject(key+".match", "want a pattern such as GET /orders/", "missing")
 		} else if p := f.checkMatch(c, r, key, patterns); p != nil {
 			f.rejectProblem(key+".match", p)
 		}
@@ -32,16 +32,16 @@ func (f *file) checkRoutes(c *Config) {
 // checkMatch checks a pattern by itself, then against those before it.
 func (f *file) checkMatch(c *Config, r *Route, key string, patterns *patternSet) *problem {
 	method, host, path := splitPattern(r.Match)
-	if p := methodProblem(method); p != nil {
+	if p := f.methodProblem(key+".match", method); p != nil {
 		return p
-	}
-	if host != "" {
-		if p := patternHostProblem(host, c.PublicURLs); p != nil {
-			return p
-		}
 	}
 	if p := patternPathProblem(path); p != nil {
 		return p
+	}
+	if host != "" {
+		if p := f.patternHostProblem(host, c.PublicURLs); p != nil {
+			return p
+		}
 	}
 	if r.StripPrefix != "" {
 		f.rejectProblem(key+".strip_prefix", stripProblem(r.StripPrefix, path))
@@ -49,7 +49,7 @@ func (f *file) checkMatch(c *Config, r *Route, key string, patterns *patternSet)
 	rival, err := patterns.add(r.Match, key+".match")
 	switch {
 	case err != nil:
-		return &problem{"is no pattern: " + err.Error(), "want [METHOD ][HOST]/PATH, such as GET /orders/{id}"}
+		return f.withHint(key+".match", problem{"is no pattern", "want [METHOD ][HOST]/PATH, such as GET /orders/{id}"}, err.Error())
 	case rival != "":
 		f.reject(key+".match", "make one of them more specific",
 			"both this and %s match some requests, and neither is more specific", f.where(rival))
@@ -57,11 +57,12 @@ func (f *file) checkMatch(c *Config, r *Route, key string, patterns *patternSet)
 	return nil
 }
 
-// splitPattern takes a ServeMux pattern, "[METHOD ][HOST]/PATH", apart.
+// splitPattern takes a ServeMux pattern, "[METHOD ][HOST]/PATH", apart. ServeMux would take more white space than the
+// one space, which only hides slips.
 func splitPattern(pattern string) (method, host, path string) {
-	rest := pattern
-	if i := strings.IndexAny(pattern, " \t"); i >= 0 {
-		method, rest = pattern[:i], strings.TrimLeft(pattern[i:], " \t")
+	method, rest, found := strings.Cut(pattern, " ")
+	if !found {
+		method, rest = "", pattern
 	}
 	if i := strings.IndexByte(rest, '/'); i >= 0 {
 		return method, rest[:i], rest[i:]
@@ -69,37 +70,48 @@ func splitPattern(pattern string) (method, host, path string) {
 	return method, rest, ""
 }
 
-func methodProblem(method string) *problem {
+func (f *file) methodProblem(key, method string) *problem {
 	switch {
 	case method == "":
 		return nil
 	case !isToken(method):
 		return &problem{"does not begin with a method or a path", "want [METHOD ][HOST]/PATH, such as GET /orders/"}
 	case method != strings.ToUpper(method):
-		return &problem{"has a method in lower case, and such requests are refused", "did you mean " + strings.ToUpper(method) + "?"}
+		return f.withHint(key, problem{"has a method in lower case, and such requests are refused", "methods are upper case"},
+			"did you mean "+strings.ToUpper(method)+"?")
 	case method == http.MethodConnect || method == http.MethodTrace:
-		return &problem{"has the method " + method + ", and such requests are refused", "leave the route out"}
+		return &problem{"has the method CONNECT or TRACE, and such requests are refused", "leave the route out"}
 	}
 	return nil
 }
 
 // patternHostProblem refuses a host that no request can have. A ServeMux pattern has a host without a port.
-func patternHostProblem(host string, publicURLs []string) *problem {
-	var hosts []string
-	for _, raw := range publicURLs {
-		if u, err := url.Parse(raw); err == nil {
-			hosts = append(hosts, u.Hostname())
+func (f *file) patternHostProblem(host string, publicURLs []string) *problem {
+	var hosts, shown []string
+	for i, raw := range publicURLs {
+		u, err := url.Parse(raw)
+		if err != nil {
+			continue
+		}
+		hosts = append(hosts, u.Hostname())
+		if pl := f.places[fmt.Sprintf("public_urls[%d]", i)]; pl != nil && !f.expanded[pl.node] {
+			shown = append(shown, u.Hostname())
 		}
 	}
 	switch {
+	case strings.ContainsAny(host, " \t"):
+		return &problem{"has stray white space", "want one space between method and path, and no other"}
 	case strings.Contains(host, ":"):
 		return &problem{"has a host with a port or an IPv6 address", "leave the port out; for an IPv6 address, the whole host"}
 	case strings.Contains(host, "{"):
 		return &problem{"has a wildcard in its host", "wildcards are for path segments"}
 	case !slices.Contains(hosts, host):
-		hint := didYouMean(host, hosts)
+		hint := didYouMean(host, shown)
 		if hint == "" {
-			hint = "the hosts there are " + strings.Join(hosts, ", ")
+			hint = "the hosts there are " + strings.Join(shown, ", ")
+		}
+		if len(shown) == 0 {
+			hint = "want a host of public_urls, or leave it out"
 		}
 		return &problem{"has a host that is in none of public_urls", hint}
 	}
@@ -128,9 +140,9 @@ func stripProblem(prefix, path string) *problem {
 	}
 	switch {
 	case strings.HasSuffix(prefix, "/"):
-		return &problem{"ends in a slash", "want " + strings.TrimRight(prefix, "/") + " without it"}
+		return &problem{"ends in a slash", "leave the last slash out"}
 	case literal != prefix && !strings.HasPrefix(literal, prefix+"/"):
-		return &problem{"is not how the path of match begins", "want whole segments of " + literal}
+		return &problem{"is not how the path of match begins", "want the first segments of match, whole ones, without a wildcard"}
 	}
 	return nil
 }
@@ -189,7 +201,7 @@ func (f *file) checkRouteUpstream(c *Config, r *Route, key string) {
 	switch {
 	case named:
 	case r.Upstream == "":
-		f.reject(key, "want a name from upstreams, or a URL such as http://127.0.0.1:9000", "upstream is missing")
+		f.reject(key, "want a name from upstreams, or a URL such as http://127.0.0.1:9000", "missing")
 	case strings.Contains(r.Upstream, "://"):
 		u, p := baseURL(r.Upstream)
 		f.rejectProblem(key, p)
@@ -204,7 +216,7 @@ func (f *file) checkRouteUpstream(c *Config, r *Route, key string) {
 		if len(names) == 0 {
 			hint = "want a URL such as http://127.0.0.1:9000; there are no upstreams with a name"
 		}
-		f.reject(key, hint, "there is no upstream %s", f.quoted(key, r.Upstream))
+		f.rejectProblem(key, &problem{"is not the name of an upstream", hint})
 	}
 }
 
@@ -268,7 +280,7 @@ func (f *file) checkRateLimit(l *RateLimit, key string) {
 		return
 	}
 	if l.Per == "" {
-		f.reject(key+".per", "want subject, client, token or ip", "per is missing")
+		f.reject(key+".per", "want subject, client, token or ip", "missing")
 	}
 	if l.Requests < 1 {
 		f.reject(key+".requests", "want 1 or more", "no request would be let through")

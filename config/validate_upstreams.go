@@ -71,9 +71,15 @@ var gatewayHeaders = []string{
 	"x-forwarded-proto", "x-request-id",
 }
 
-// fold brings header names that some upstream takes for the same into one spelling: X-User, x_user and X.User.
+// fold brings header names that some upstream takes for the same into one spelling: X-User, x_user and X.User. CGI and
+// its like see only letters and digits in a name.
 func fold(name string) string {
-	return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name))
+	return strings.Map(func(r rune) rune {
+		if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(name))
 }
 
 func (f *file) checkUpstreamHeaders(identity *Identity, headers map[string]Secret, key string) {
