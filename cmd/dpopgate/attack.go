@@ -149,18 +149,18 @@ func (t *theft) replay(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	return t.present(r, dpop.SchemeDPoP, wire.proof)
+	return t.present(r, dpop.SchemeDPoP, wire.sent.Header.Get("DPoP"))
 }
 
-// recorder is a RoundTripper that keeps the proof sent last, as somebody who overhears the client would.
+// recorder is a RoundTripper that keeps the request sent last, as somebody who overhears the client would.
 type recorder struct {
-	base  http.RoundTripper
-	proof string
+	base http.RoundTripper
+	sent *http.Request
 }
 
 // RoundTrip implements http.RoundTripper.
 func (w *recorder) RoundTrip(r *http.Request) (*http.Response, error) {
-	w.proof = r.Header.Get("DPoP")
+	w.sent = r
 	return w.base.RoundTrip(r)
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -220,7 +219,7 @@ func callURL(text string) (*url.URL, error) {
 	if !strings.Contains(text, "://") {
 		host, _, _ := strings.Cut(text, "/")
 		scheme := "https"
-		if u, err := url.Parse("http://" + host); err == nil && isLoopback(u.Hostname()) {
+		if u, err := url.Parse("http://" + host); err == nil && isLoopbackHost(u.Hostname()) {
 			scheme = "http"
 		}
 		text = scheme + "://" + text
@@ -239,12 +238,6 @@ func callURL(text string) (*url.URL, error) {
 		return nil, usagef("the URL holds a user: requests are signed with --key and --token instead")
 	}
 	return u, nil
-}
-
-// isLoopback says whether a host name or address is this machine's own, without asking a name server.
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 // newCallTransport leaves compression alone: what the server sends is what is printed.

@@ -63,7 +63,7 @@ func writeDemoCredentials(port string, c demoCredentials) (remove func(), err er
 
 // readDemoCredentials are the key and the token of the demo at a URL: plain http on this machine. They go nowhere else.
 func readDemoCredentials(u *url.URL) (*dpop.Key, string, error) {
-	if u.Scheme != "http" || !isLoopback(u.Hostname()) {
+	if u.Scheme != "http" || !isLoopbackHost(u.Hostname()) {
 		return nil, "", usagef("--key and --token are missing: only a demo on this machine, on http://localhost, needs neither")
 	}
 	port := u.Port()

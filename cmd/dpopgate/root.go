@@ -59,12 +59,16 @@ func newRootCommand(e *env) *cobra.Command {
 	})
 	root.AddCommand(
 		newCallCommand(e),
+		newDemoCommand(e),
 		newKeyCommand(e),
 		newProofCommand(e),
 		newInitCommand(e),
+		newValidateCommand(e),
+		newServeCommand(e),
 		newMigrateCommand(e),
 		newTokenCommand(e),
 		newSchemaCommand(e),
+		newHealthcheckCommand(e),
 		newVersionCommand(e),
 	)
 	root.SetIn(e.stdin)
