@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/dpopgate/dpopgate/dpop"
 	"github.com/dpopgate/dpopgate/proxy"
 )
 
@@ -87,6 +88,10 @@ func severity(e *proxy.Event) slog.Level {
 // plainError is an error's text without what an upstream sent: net/http quotes a malformed answer, and an upstream may
 // answer with what the client had sent it.
 func plainError(err error) string {
+	var refused *dpop.Error
+	if errors.As(err, &refused) {
+		return refused.Description
+	}
 	if errors.As(err, new(textproto.ProtocolError)) {
 		return "malformed response header"
 	}

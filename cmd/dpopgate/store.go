@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"time"
 
@@ -40,10 +43,19 @@ func digesterOf(c config.Store) tokenstore.Digester {
 	return tokenstore.Digester{}
 }
 
+// loadConfig reads the config file at path.
+func loadConfig(path string) (*config.Config, error) {
+	c, err := config.Load(path)
+	if errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(config.Errors)) {
+		return nil, fmt.Errorf("%w; dpopgate init writes one to start from, -c names another", err)
+	}
+	return c, err
+}
+
 // withStore runs f on the store that the config file at path names, and closes it. f's context ends after
 // storeTimeout.
 func withStore(ctx context.Context, path string, f func(context.Context, *config.Config, tokenstore.Store) error) error {
-	c, err := config.Load(path)
+	c, err := loadConfig(path)
 	if err != nil {
 		return err
 	}

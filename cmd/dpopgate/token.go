@@ -20,6 +20,13 @@ func newTokenCommand(e *env) *cobra.Command {
 		Example: "  dpopgate token list --client 7d0c3a52-4a0e-4b57-9f0e-6d1a0c6d2b11",
 	})
 	configFlag(cmd, &path)
+	// A token of another issuer may begin with a dash. What pflag says about it would repeat it.
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if strings.Contains(err.Error(), "unknown shorthand") {
+			return usagef("unknown flag; a token that begins with - goes on stdin, or after --")
+		}
+		return err
+	})
 	cmd.AddCommand(
 		newTokenIssueCommand(e, &path),
 		newTokenShowCommand(e, &path),

@@ -126,6 +126,9 @@ func (f *issueFlags) thumbprint(e *env) (string, error) {
 // issue inserts the record under a new token and prints that.
 func issue(ctx context.Context, e *env, c *config.Config, store tokenstore.Store, r *tokenstore.Record, asJSON bool) error {
 	token := tokenstore.NewToken()
+	for token[0] == '-' { // a command line would take it for flags
+		token = tokenstore.NewToken()
+	}
 	r.Digest = digesterOf(c.Store).Digest(token)
 	if err := store.Insert(ctx, r); err != nil {
 		return err

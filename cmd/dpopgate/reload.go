@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"reflect"
+
+	"github.com/dpopgate/dpopgate/config"
+)
+
+// reload puts the file in force as it is now, or changes nothing and says why.
+func (s *server) reload() {
+	c, err := config.Load(s.path)
+	if err == nil {
+		err = s.gateway.Reload(c)
+	}
+	if err != nil {
+		var all config.Errors
+		if !errors.As(err, &all) {
+			s.log.Error("config not reloaded, the old one stays", "config", s.path, "error", err)
+		}
+		for _, e := range all {
+			s.log.Error("config not reloaded, the old one stays", "config", s.path, "error", e)
+		}
+		return
+	}
+	setLevel(s.level, c.Log)
+	s.access.all.Store(c.Log.Access)
+	s.log.Info("config reloaded", "config", s.path, "routes", len(c.Routes))
+	if keys := needRestart(s.config, c); len(keys) > 0 {
+		s.log.Warn("config has changes that need a restart", "keys", keys)
+	}
+}
+
+// needRestart names the keys that differ and that a running process cannot change.
+func needRestart(running, c *config.Config) []string {
+	var keys []string
+	for _, k := range []struct {
+		name    string
+		was, is any
+	}{
+		{"listen", running.Listen, c.Listen},
+		{"tls", running.TLS, c.TLS},
+		{"store", running.Store, c.Store},
+		{"cache", running.Cache, c.Cache},
+		{"dpop.replay", running.DPoP.Replay, c.DPoP.Replay},
+		{"dpop.replay_memory", running.DPoP.ReplayMemory, c.DPoP.ReplayMemory},
+		{"log.format", running.Log.Format, c.Log.Format},
+		{"tracing", running.Tracing, c.Tracing},
+		{"limits", running.Limits, c.Limits},
+	} {
+		if !reflect.DeepEqual(k.was, k.is) {
+			keys = append(keys, k.name)
+		}
+	}
+	return keys
+}

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dpopgate/dpopgate/cache"
+	"github.com/dpopgate/dpopgate/config"
+	"github.com/dpopgate/dpopgate/proxy"
+	"github.com/dpopgate/dpopgate/tokenstore"
+)
+
+func newServeCommand(e *env) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the gateway",
+		Long: "Runs the gateway until SIGTERM or SIGINT: /readyz then says no while requests are still served for\n" +
+			"limits.drain_delay, and those under way get limits.drain_timeout to finish; a second signal stops at once.\n" +
+			"SIGHUP reads the file again; if that one is bad, the gateway goes on with what it has. The log is on stderr.",
+		Example: "  dpopgate serve -c /etc/dpopgate/dpopgate.yaml",
+		Args:    exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			s, err := newServer(cmd.Context(), path, c, e)
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			return s.run(cmd.Context(), e)
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+// server is the gateway with all that it stands on, wired as the config says.
+type server struct {
+	path    string
+	config  *config.Config // what was started with, as far as it cannot change while running
+	log     *slog.Logger
+	level   *slog.LevelVar
+	access  *accessLog
+	store   tokenstore.Store
+	tokens  *cache.Tokens
+	gateway *proxy.Gateway
+	ready   *readiness
+	started time.Time // proofs older than this are not trusted
+}
+
+// newServer wires a server. Nothing listens yet, and the database need not be up: until it is, requests that need it
+// are answered with 503 and /readyz says no.
+func newServer(ctx context.Context, path string, c *config.Config, e *env) (*server, error) {
+	s := &server{path: path, config: c, started: wholeSecond(e.started)}
+	s.log, s.level = newLogger(e.stderr, c.Log)
+	s.access = &accessLog{log: s.log}
+	s.access.all.Store(c.Log.Access)
+	var err error
+	if s.store, err = openStore(ctx, c.Store, s.log); err != nil {
+		return nil, err
+	}
+	s.ready = newReadiness(s.store.Ping, c.Store.Timeout.Std())
+	s.tokens, err = cache.NewTokens(s.store, cache.TokensOptions{
+		MaxSize:     int64(c.Cache.MaxSize),
+		TTL:         c.Cache.TTL.Std(),
+		NegativeTTL: c.Cache.NegativeTTL.Std(),
+		Timeout:     c.Store.Timeout.Std(),
+	})
+	if err != nil {
+		s.store.Close()
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	s.gateway, err = proxy.New(c, proxy.Options{
+		Tokens:   s.tokens,
+		Digester: digesterOf(c.Store),
+		Replay:   cache.NewProofs(int64(c.DPoP.ReplayMemory), nil),
+		Started:  s.started,
+		Events:   s.access.Write,
+		Log:      s.log,
+	})
+	if err != nil {
+		s.tokens.Close()
+		s.store.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// close lets go of everything, outermost first.
+func (s *server) close() {
+	s.gateway.Close()
+	s.tokens.Close()
+	if err := s.store.Close(); err != nil {
+		s.log.Error("closing the store", "error", err)
+	}
+}
+
+// wholeSecond rounds up. iat has whole seconds: one of the second in which the process began says nothing about which
+// came first, so the first that can be trusted is that of the next second.
+func wholeSecond(t time.Time) time.Time {
+	if whole := t.Truncate(time.Second); !whole.Equal(t) {
+		return whole.Add(time.Second)
+	}
+	return t
+}
+
+// run serves until a signal, an error or the end of ctx.
+func (s *server) run(ctx context.Context, e *env) error {
+	signals, stop := e.signals(append(stopping, syscall.SIGHUP)...)
+	defer stop()
+	if !s.await(ctx, signals) {
+		return nil
+	}
+	listeners, err := s.listen(ctx)
+	if err != nil {
+		return err
+	}
+	failed := serveAll(listeners)
+	s.announce(listeners, e)
+	for {
+		select {
+		case err := <-failed:
+			closeAll(listeners)
+			return err
+		case <-ctx.Done():
+			closeAll(listeners)
+			return nil
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				s.reload()
+				continue
+			}
+			s.drain(listeners, sig, signals, failed)
+			return nil
+		}
+	}
+}
+
+// await waits for the moment from which on proofs are trusted, and says whether to go on. Nobody is listened to before:
+// a client with a proof of the second in which this process began would be asked to make another, for nothing.
+func (s *server) await(ctx context.Context, signals <-chan os.Signal) bool {
+	moment := time.After(time.Until(s.started))
+	for {
+		select {
+		case <-moment:
+			return true
+		case <-ctx.Done():
+			return false
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				return false
+			}
+			s.reload()
+		}
+	}
+}
+
+// listen binds all addresses of the config, or none.
+func (s *server) listen(ctx context.Context) ([]*listener, error) {
+	var all []*listener
+	for _, want := range []struct {
+		key, address string
+		handler      http.Handler
+	}{
+		{httpKey, s.config.Listen.HTTP, s.ready.closing(s.gateway)},
+		{adminKey, s.config.Listen.Admin, adminHandler(s.ready, s.config.Listen.Admin)},
+	} {
+		if want.address == "" {
+			continue
+		}
+		l, err := bind(ctx, want.key, want.address)
+		if err != nil {
+			closeAll(all)
+			return nil, err
+		}
+		all = append(all, &listener{l, want.key, newHTTPServer(want.handler, s.config.Limits, s.log, want.key)})
+	}
+	return all, nil
+}
+
+// announce says what is served where, in the log, and for a person at a terminal in two lines.
+func (s *server) announce(listeners []*listener, e *env) {
+	attrs := []any{"version", thisBuild().Version, "config", s.path, "public_urls", s.config.PublicURLs}
+	at := map[string]string{}
+	for _, l := range listeners {
+		at[l.key] = l.Addr().String()
+		attrs = append(attrs, l.key, at[l.key])
+	}
+	s.log.Info("serving", append(attrs, "store", storeName(s.config.Store), "routes", len(s.config.Routes), "pid", os.Getpid())...)
+	for _, warning := range s.config.Warnings() {
+		s.log.Warn("config allows what is worth a second look", "what", warning)
+	}
+	if !e.terminal {
+		return
+	}
+	fmt.Fprintf(e.stdout, "dpopgate serves %s on %s: %s\n", strings.Join(s.config.PublicURLs, " "), at[httpKey], plural(len(s.config.Routes), "route"))
+	if admin := at[adminKey]; admin != "" {
+		fmt.Fprintf(e.stdout, "Health is at http://%s/readyz?verbose. ", admin)
+	}
+	fmt.Fprintln(e.stdout, "Ctrl-C drains, twice stops at once.")
+}
