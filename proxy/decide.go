@@ -29,6 +29,21 @@ type exchange struct {
 	sent     time.Time          // when the request went to the upstream
 }
 
+// decide is steps 1 to 7. Without a refusal the request is a preflight (asked is set), one for the metadata (route is
+// not set), or one to forward.
+func (x *exchange) decide(r *http.Request) *refusal {
+	if f := x.locate(r); f != nil {
+		return f
+	}
+	if x.route == nil || x.asked != "" || x.route.public {
+		return nil
+	}
+	if f := x.authenticate(r.Context(), r); f != nil {
+		return f
+	}
+	return x.route.allows(x.record)
+}
+
 // locate is step 1: host, path, method and pattern.
 func (x *exchange) locate(r *http.Request) *refusal {
 	x.path, x.query = rawTarget(r)

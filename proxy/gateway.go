@@ -110,32 +110,24 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := &counter{ResponseWriter: w}
 	defer x.tell(out)
 	w.Header()["X-Request-Id"] = []string{x.event.RequestID}
-	f := x.locate(r)
+	f := x.decide(r)
 	x.event.Path = x.path
-	x.allowOrigin(w.Header(), r.Header.Get("Origin"))
-	switch {
-	case f != nil:
-	case x.asked != "":
-		x.event.Verdict = Passed
-		x.answerPreflight(out, r)
-		return
-	case x.route == nil:
-		x.event.Verdict = Passed
-		x.serveMetadata(out)
-		return
-	case !x.route.public:
-		if f = x.authenticate(r.Context(), r); f == nil {
-			f = x.route.allows(x.record)
-		}
-	}
 	x.event.Auth = since(g.o.Now(), x.now)
+	x.allowOrigin(w.Header(), r.Header.Get("Origin"))
 	if f != nil {
 		x.event.Reason, x.event.Err = f.reason, f.err
 		x.answer(out, f)
 		return
 	}
 	x.event.Verdict = Passed
-	x.forward(out, r)
+	switch {
+	case x.asked != "":
+		x.answerPreflight(out, r)
+	case x.route == nil:
+		x.serveMetadata(out)
+	default:
+		x.forward(out, r)
+	}
 }
 
 // tell hands the event out, also when the handler ends in a panic: ReverseProxy ends a response that broke off so.

@@ -41,10 +41,11 @@ type refusal struct {
 	code        dpop.Code
 	reason      dpop.Reason
 	description string
-	challenge   bool   // with WWW-Authenticate
-	scope       string // what the route wants
-	allow       string // the methods there are
-	err         error  // for the operator
+	challenge   bool        // with WWW-Authenticate
+	scope       string      // what the route wants
+	allow       string      // the methods there are
+	err         error       // what failed inside, for the operator
+	compared    *dpop.Error // what was wrong with the proof, for explain
 }
 
 // refuseRequest is a refusal that has nothing to do with credentials.
@@ -59,7 +60,7 @@ func refuseToken(reason dpop.Reason) *refusal {
 
 // refuseProof is the answer for a *dpop.Error.
 func refuseProof(e *dpop.Error) *refusal {
-	r := &refusal{status: http.StatusUnauthorized, code: e.Code, reason: e.Reason, description: e.Description, challenge: true, err: e}
+	r := &refusal{status: http.StatusUnauthorized, code: e.Code, reason: e.Reason, description: e.Description, challenge: true, compared: e}
 	if e.Code == dpop.InvalidRequest {
 		r.status = http.StatusBadRequest
 	}
