@@ -196,7 +196,7 @@ func normalizePath(s string) (string, bool) {
 	b := make([]byte, 0, len(s)+8)
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
-		case c <= ' ' || c == '\\' || c == 0x7f:
+		case c <= ' ' || c == '\\' || c == 0x7f || c == '?' || c == '#':
 			return "", false
 		case c >= 0x80:
 			b = append(b, '%', hexDigits[c>>4], hexDigits[c&15])
