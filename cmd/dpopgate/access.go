@@ -95,11 +95,8 @@ func plainError(err error) string {
 	if errors.As(err, new(textproto.ProtocolError)) {
 		return "malformed response header"
 	}
-	before, _, quotes := strings.Cut(err.Error(), `"`)
-	if quotes {
-		return strings.TrimSpace(before)
-	}
-	return before
+	before, _, _ := strings.Cut(oneLine(err), `"`)
+	return strings.TrimSpace(before)
 }
 
 func clip(s string) string {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/dpopgate/dpopgate/config"
 )
 
 // The exit codes.
@@ -38,7 +40,11 @@ func run(ctx context.Context, args []string, e *env) int {
 	case err == nil:
 		return exitOK
 	case running && !errors.As(err, new(usageError)):
-		fmt.Fprintf(e.stderr, "dpopgate: %s\n", strings.TrimRight(err.Error(), "\n"))
+		text := oneLine(err)
+		if errors.As(err, new(config.Errors)) {
+			text = err.Error()
+		}
+		fmt.Fprintf(e.stderr, "dpopgate: %s\n", text)
 		return exitFailure
 	default: // Whatever keeps cobra from running a command is about flags and arguments.
 		fmt.Fprintf(e.stderr, "dpopgate: %s (see %s --help)\n", err, cmd.CommandPath())
@@ -130,6 +136,23 @@ func between(low, high int) cobra.PositionalArgs {
 			return nil
 		}
 	}
+}
+
+// oneLine is an error's text on one line. Those that hold several errors have one on each.
+func oneLine(err error) string {
+	var b strings.Builder
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSpace(line)
+		switch text := b.String(); {
+		case line == "" || text == "":
+		case strings.HasSuffix(text, ":"):
+			b.WriteString(" ")
+		default:
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 // plural is a count with its noun.
