@@ -1,0 +1,571 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dpopgate/dpopgate/cache"
+	"github.com/dpopgate/dpopgate/tokenstore"
+)
+
+// table is a store in memory. Lookups read a row, and then wait in held, if it is set.
+type table struct {
+	mu      sync.Mutex
+	rows    map[tokenstore.Digest]*tokenstore.Record
+	err     error                     // what lookups return instead, if it is set
+	held    func(ctx context.Context) // called with the row read and the lock released
+	queries atomic.Int64
+}
+
+func (s *table) Lookup(ctx context.Context, d tokenstore.Digest) (*tokenstore.Record, error) {
+	s.queries.Add(1)
+	s.mu.Lock()
+	r, err, held := s.rows[d], s.err, s.held
+	s.mu.Unlock()
+	if held != nil {
+		held(ctx)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case r == nil:
+		return nil, tokenstore.ErrNotFound
+	}
+	return r, nil
+}
+
+func (s *table) put(r *tokenstore.Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rows == nil {
+		s.rows = make(map[tokenstore.Digest]*tokenstore.Record)
+	}
+	s.rows[r.Digest] = r
+}
+
+func (s *table) remove(d tokenstore.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.rows, d)
+}
+
+func (s *table) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+func (s *table) hold(f func(ctx context.Context)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = f
+}
+
+// tokens is a Tokens in front of s with a TTL of a minute, changed by the options given.
+func tokens(t testing.TB, s cache.Lookuper, change ...func(*cache.TokensOptions)) *cache.Tokens {
+	t.Helper()
+	o := cache.TokensOptions{MaxSize: 16 << 20, TTL: time.Minute, NegativeTTL: 2 * time.Second, Timeout: time.Minute}
+	for _, f := range change {
+		f(&o)
+	}
+	c, err := cache.NewTokens(s, o)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func at(c *clock) func(*cache.TokensOptions) {
+	return func(o *cache.TokensOptions) { o.Now = c.now }
+}
+
+// digest is the n-th of a series of digests.
+func digest(n uint64) tokenstore.Digest { return tokenstore.Digest(replayKey(n)) }
+
+// record is a row with the n-th digest that lives for another hour after midday.
+func record(n uint64) *tokenstore.Record {
+	return &tokenstore.Record{
+		Digest:    digest(n),
+		TokenType: tokenstore.DPoP,
+		DPoPJKT:   "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I",
+		Scopes:    []string{"orders:read", "orders:write"},
+		Metadata:  []byte(`{"device":"phone"}`),
+		ExpiresAt: midday.Add(time.Hour),
+	}
+}
+
+func TestTokensAsksTheStoreOnce(t *testing.T) {
+	s := new(table)
+	r := record(1)
+	s.put(r)
+	c := tokens(t, s, at(newClock()))
+	for range 1000 {
+		got, err := c.Lookup(t.Context(), r.Digest)
+		require.NoError(t, err)
+		require.Same(t, r, got)
+	}
+	assert.EqualValues(t, 1, s.queries.Load())
+}
+
+func TestTokensAsksAgainWhenTheTTLIsOver(t *testing.T) {
+	s, now := new(table), newClock()
+	s.put(record(1))
+	c := tokens(t, s, at(now))
+	lookup(t, c, 1)
+	now.advance(time.Minute * 7 / 8) // up to an eighth less than the TTL
+	now.advance(-time.Nanosecond)
+	lookup(t, c, 1)
+	assert.EqualValues(t, 1, s.queries.Load())
+
+	s.remove(digest(1))
+	now.set(midday.Add(time.Minute))
+	_, err := c.Lookup(t.Context(), digest(1))
+	require.ErrorIs(t, err, tokenstore.ErrNotFound)
+}
+
+func TestTokensCountsTheTTLFromBeforeTheQuery(t *testing.T) {
+	s, now := new(table), newClock()
+	s.put(record(1))
+	s.hold(func(context.Context) { now.advance(50 * time.Second) })
+	c := tokens(t, s, at(now))
+	lookup(t, c, 1)
+	now.advance(10 * time.Second)
+	lookup(t, c, 1)
+	assert.EqualValues(t, 2, s.queries.Load())
+}
+
+func TestTokensSpreadsTheEndsOfTokensThatCameTogether(t *testing.T) {
+	s, now := new(table), newClock()
+	c := tokens(t, s, at(now))
+	for n := range uint64(200) {
+		s.put(record(n))
+		lookup(t, c, n)
+	}
+	now.advance(time.Minute * 15 / 16)
+	for n := range uint64(200) {
+		lookup(t, c, n)
+	}
+	again := s.queries.Load() - 200
+	assert.Positive(t, again)
+	assert.Less(t, again, int64(200))
+}
+
+func TestTokensNeverServesALiveRecordPastItsExpiry(t *testing.T) {
+	s, now := new(table), newClock()
+	r := record(1)
+	r.ExpiresAt = midday.Add(5 * time.Second)
+	s.put(r)
+	c := tokens(t, s, at(now))
+	lookup(t, c, 1)
+	now.set(r.ExpiresAt.Add(-time.Nanosecond))
+	lookup(t, c, 1)
+	assert.EqualValues(t, 1, s.queries.Load())
+
+	s.remove(digest(1))
+	now.set(r.ExpiresAt)
+	_, err := c.Lookup(t.Context(), digest(1))
+	require.ErrorIs(t, err, tokenstore.ErrNotFound)
+}
+
+func TestTokensReturnsExpiredRecordsAsTheStoreDoes(t *testing.T) {
+	s, now := new(table), newClock()
+	r := record(1)
+	r.ExpiresAt = midday.Add(-time.Second)
+	s.put(r)
+	c := tokens(t, s, at(now))
+	for range 100 {
+		assert.True(t, lookup(t, c, 1).Expired(now.now()))
+	}
+	assert.EqualValues(t, 1, s.queries.Load(), "an expired token costs the store as little as an unknown one")
+
+	r = record(1) // somebody gave it more time
+	s.put(r)
+	now.advance(2 * time.Second)
+	assert.Same(t, r, lookup(t, c, 1))
+}
+
+func TestTokensRemembersUnknownTokensForTheNegativeTTL(t *testing.T) {
+	s, now := new(table), newClock()
+	c := tokens(t, s, at(now))
+	unknown := func() {
+		t.Helper()
+		_, err := c.Lookup(t.Context(), digest(1))
+		require.ErrorIs(t, err, tokenstore.ErrNotFound)
+	}
+	unknown()
+	now.advance(2*time.Second - time.Nanosecond)
+	unknown()
+	assert.EqualValues(t, 1, s.queries.Load())
+
+	s.put(record(1))
+	unknown()
+	now.advance(time.Nanosecond)
+	lookup(t, c, 1)
+}
+
+func TestTokensForgetsUnknownTokensToo(t *testing.T) {
+	s := new(table)
+	c := tokens(t, s, at(newClock()))
+	_, err := c.Lookup(t.Context(), digest(1))
+	require.ErrorIs(t, err, tokenstore.ErrNotFound)
+	s.put(record(1))
+	c.Forget(digest(1))
+	lookup(t, c, 1)
+}
+
+func TestTokensRemembersNothingWithoutATTL(t *testing.T) {
+	s := new(table)
+	s.put(record(1))
+	c := tokens(t, s, func(o *cache.TokensOptions) { o.TTL, o.MaxSize = 0, 0 })
+	for range 10 {
+		lookup(t, c, 1)
+		_, err := c.Lookup(t.Context(), digest(2))
+		require.ErrorIs(t, err, tokenstore.ErrNotFound)
+	}
+	assert.EqualValues(t, 20, s.queries.Load())
+	c.Forget(digest(1))
+	assert.Zero(t, c.Stats().Size)
+}
+
+func TestTokensDoesNotShareAnswersWithoutATTL(t *testing.T) {
+	s := new(table)
+	s.put(record(1))
+	reading, release := holdFirst(s)
+	c := tokens(t, s, func(o *cache.TokensOptions) { o.TTL = 0 })
+	first := async(c, 1)
+	<-reading
+	s.remove(digest(1)) // after the first has read it
+	_, err := c.Lookup(t.Context(), digest(1))
+	require.ErrorIs(t, err, tokenstore.ErrNotFound)
+	release()
+	require.NoError(t, (<-first).err)
+}
+
+func TestTokensDoesNotRememberErrors(t *testing.T) {
+	s := new(table)
+	s.put(record(1))
+	down := errors.New("connection refused")
+	s.fail(down)
+	c := tokens(t, s, at(newClock()))
+	_, err := c.Lookup(t.Context(), digest(1))
+	require.ErrorIs(t, err, down)
+	s.fail(nil)
+	lookup(t, c, 1)
+}
+
+func TestTokensRefusesAnswersThatAreNone(t *testing.T) {
+	for name, answer := range map[string]*tokenstore.Record{"nothing": nil, "another token's record": record(2)} {
+		t.Run(name, func(t *testing.T) {
+			c := tokens(t, lookupFunc(func() (*tokenstore.Record, error) { return answer, nil }))
+			r, err := c.Lookup(t.Context(), digest(1))
+			require.ErrorContains(t, err, "did not return the token's record")
+			assert.NotErrorIs(t, err, tokenstore.ErrNotFound)
+			assert.Nil(t, r)
+		})
+	}
+	t.Run("a panic", func(t *testing.T) {
+		c := tokens(t, lookupFunc(func() (*tokenstore.Record, error) { panic("nil map") }))
+		_, err := c.Lookup(t.Context(), digest(1))
+		require.ErrorContains(t, err, "token store panicked: nil map")
+	})
+}
+
+func TestTokensRefusesImpossibleOptions(t *testing.T) {
+	for want, change := range map[string]func(*cache.TokensOptions){
+		"TTL is -1s, want 0 or more":                    func(o *cache.TokensOptions) { o.TTL = -time.Second },
+		"negative TTL is -1s, want 0 or more":           func(o *cache.TokensOptions) { o.NegativeTTL = -time.Second },
+		"timeout is 0s, want more than 0":               func(o *cache.TokensOptions) { o.Timeout = 0 },
+		"size is 0 bytes, want at least 1048576":        func(o *cache.TokensOptions) { o.MaxSize = 0 },
+		"size is 1048575 bytes, want at least 1048576":  func(o *cache.TokensOptions) { o.MaxSize = cache.MinTokensSize - 1 },
+		"size is -1048576 bytes, want at least 1048576": func(o *cache.TokensOptions) { o.MaxSize = -1 << 20 },
+	} {
+		o := cache.TokensOptions{MaxSize: cache.MinTokensSize, TTL: time.Minute, Timeout: time.Second}
+		change(&o)
+		_, err := cache.NewTokens(new(table), o)
+		assert.ErrorContains(t, err, want)
+	}
+}
+
+func TestTokensSendsOneQueryForACrowd(t *testing.T) {
+	for range 20 {
+		s := new(table)
+		s.put(record(1))
+		c := tokens(t, s, at(newClock()))
+		start := make(chan struct{})
+		var group sync.WaitGroup
+		for range 1000 {
+			group.Go(func() {
+				<-start
+				_, err := c.Lookup(context.Background(), digest(1))
+				assert.NoError(t, err)
+			})
+		}
+		close(start)
+		group.Wait()
+		assert.EqualValues(t, 1, s.queries.Load())
+	}
+}
+
+func TestTokensLetsACallerLeaveWithoutHarm(t *testing.T) {
+	s := new(table)
+	s.put(record(1))
+	reading, release := holdFirst(s)
+	c := tokens(t, s, at(newClock()))
+
+	ctx, leave := context.WithCancel(t.Context())
+	gone := make(chan error)
+	go func() {
+		_, err := c.Lookup(ctx, digest(1))
+		gone <- err
+	}()
+	<-reading
+	others := []<-chan answer{async(c, 1), async(c, 1), async(c, 1)}
+	leave()
+	require.ErrorIs(t, <-gone, context.Canceled)
+	release()
+	for _, other := range others {
+		require.NoError(t, (<-other).err)
+	}
+	assert.EqualValues(t, 1, s.queries.Load())
+}
+
+func TestTokensGivesTheStoreItsTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(table)
+		s.hold(func(ctx context.Context) { <-ctx.Done() })
+		c := tokens(t, s, func(o *cache.TokensOptions) { o.Timeout = 500 * time.Millisecond })
+		start := time.Now()
+		_, err := c.Lookup(t.Context(), digest(1))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 500*time.Millisecond, time.Since(start))
+	})
+}
+
+func TestTokensTidiesUpByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(table)
+		r := record(1)
+		r.ExpiresAt = time.Now().Add(time.Hour)
+		s.put(r)
+		c := tokens(t, s)
+		lookup(t, c, 1)
+		synctest.Wait()
+		assert.Positive(t, c.Stats().Size)
+		time.Sleep(time.Minute + 15*time.Second) // of the bubble's time
+		synctest.Wait()
+		assert.Zero(t, c.Stats().Size)
+		assert.Zero(t, c.Stats().Evictions)
+	})
+}
+
+func TestTokensEndsRunningLookupsOnClose(t *testing.T) {
+	s := new(table)
+	reading := make(chan struct{})
+	s.hold(func(ctx context.Context) {
+		close(reading)
+		<-ctx.Done()
+	})
+	c, err := cache.NewTokens(s, cache.TokensOptions{MaxSize: cache.MinTokensSize, TTL: time.Minute, Timeout: time.Hour})
+	require.NoError(t, err)
+	waiting := async(c, 1)
+	<-reading
+	c.Close()
+	require.ErrorIs(t, (<-waiting).err, context.Canceled)
+	_, err = c.Lookup(t.Context(), digest(1))
+	require.ErrorContains(t, err, "closed")
+	c.Forget(digest(1))
+}
+
+func TestTokensKeepsKnownTokensInAFloodOfUnknownOnes(t *testing.T) {
+	const known, flood = 5000, 100_000
+	s := new(table)
+	c := tokens(t, s, at(newClock()))
+	for n := range uint64(known) {
+		s.put(record(n))
+		lookup(t, c, n)
+	}
+	for n := range uint64(flood) {
+		_, err := c.Lookup(t.Context(), digest(known+n))
+		require.ErrorIs(t, err, tokenstore.ErrNotFound)
+	}
+	before := s.queries.Load()
+	for n := range uint64(known) {
+		lookup(t, c, n)
+	}
+	assert.Equal(t, before, s.queries.Load())
+	assert.Zero(t, c.Stats().Evictions)
+}
+
+func TestTokensStaysWithinItsSize(t *testing.T) {
+	const size = 8 << 20
+	before := heap()
+	c := tokens(t, madeUp{}, at(newClock()), func(o *cache.TokensOptions) { o.MaxSize = size })
+	for n := range uint64(40_000) {
+		lookup(t, c, n)
+	}
+	stats := c.Stats()
+	used := heap() - before
+	t.Logf("%d bytes used of %d, %+v", used, size, stats)
+	assert.LessOrEqual(t, used, int64(size))
+	assert.Greater(t, used, int64(size/2), "and makes use of it")
+	assert.LessOrEqual(t, stats.Size, stats.MaxSize)
+	assert.NotZero(t, stats.Evictions+stats.Drops)
+	runtime.KeepAlive(c)
+}
+
+func TestTokensServesRecordsTooLargeToRemember(t *testing.T) {
+	s := new(table)
+	r := record(1)
+	r.Metadata = make([]byte, 2<<20)
+	s.put(r)
+	c := tokens(t, s, at(newClock()), func(o *cache.TokensOptions) { o.MaxSize = cache.MinTokensSize })
+	for range 3 {
+		assert.Same(t, r, lookup(t, c, 1))
+	}
+	assert.LessOrEqual(t, c.Stats().Size, c.Stats().MaxSize)
+}
+
+func TestTokensCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(table)
+		r := record(1)
+		r.ExpiresAt = time.Now().Add(time.Hour)
+		s.put(r)
+		c := tokens(t, s)
+		for range 3 {
+			_, _ = c.Lookup(t.Context(), digest(2))
+			synctest.Wait()
+		}
+		for range 5 {
+			lookup(t, c, 1)
+			synctest.Wait()
+		}
+		got := c.Stats()
+		assert.Positive(t, got.MaxSize)
+		assert.Positive(t, got.Size)
+		assert.Less(t, got.Size, int64(2000))
+		got.Size, got.MaxSize = 0, 0
+		assert.Equal(t, cache.TokensStats{Hits: 4, NegativeHits: 2, Misses: 2, Queries: 2}, got)
+	})
+}
+
+func TestTokensHitsWithoutAllocating(t *testing.T) {
+	s := new(table)
+	s.put(record(1))
+	c := tokens(t, s, at(newClock()))
+	remembered(t, c, 1)
+	_, _ = c.Lookup(t.Context(), digest(2))
+	known, unknown, ctx := digest(1), digest(2), t.Context()
+	assert.Zero(t, testing.AllocsPerRun(1000, func() { _, _ = c.Lookup(ctx, known) }))
+	assert.Zero(t, testing.AllocsPerRun(1000, func() { _, _ = c.Lookup(ctx, unknown) }))
+	assert.EqualValues(t, 2, s.queries.Load())
+}
+
+func BenchmarkTokensHit(b *testing.B) {
+	const known = 1000
+	s := new(table)
+	c := tokens(b, s, at(newClock()))
+	var digests [known]tokenstore.Digest
+	for n := range uint64(known) {
+		s.put(record(n))
+		remembered(b, c, n)
+		digests[n] = digest(n)
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for n := 0; pb.Next(); n++ {
+			if _, err := c.Lookup(b.Context(), digests[n%known]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	require.EqualValues(b, known, s.queries.Load())
+}
+
+// BenchmarkTokensMiss is what the cache adds to a query: a store that answers at once.
+func BenchmarkTokensMiss(b *testing.B) {
+	c := tokens(b, madeUp{}, at(newClock()))
+	b.ReportAllocs()
+	for n := uint64(0); b.Loop(); n++ {
+		_, _ = c.Lookup(b.Context(), digest(n))
+	}
+}
+
+// lookup wants a record.
+func lookup(t testing.TB, c *cache.Tokens, n uint64) *tokenstore.Record {
+	t.Helper()
+	r, err := c.Lookup(t.Context(), digest(n))
+	require.NoError(t, err)
+	return r
+}
+
+// remembered looks the n-th token up until that is a hit.
+func remembered(t testing.TB, c *cache.Tokens, n uint64) {
+	t.Helper()
+	hits := c.Stats().Hits
+	for c.Stats().Hits == hits {
+		lookup(t, c, n)
+	}
+}
+
+// answer is what a Lookup returned.
+type answer struct {
+	record *tokenstore.Record
+	err    error
+}
+
+// async is a Lookup in the background.
+func async(c *cache.Tokens, n uint64) <-chan answer {
+	done := make(chan answer, 1)
+	go func() {
+		r, err := c.Lookup(context.Background(), digest(n))
+		done <- answer{r, err}
+	}()
+	return done
+}
+
+// holdFirst makes the first lookup of s wait, once it has read its row, until release is called.
+func holdFirst(s *table) (reading <-chan struct{}, release func()) {
+	first, read, released := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	first <- struct{}{}
+	s.hold(func(context.Context) {
+		select {
+		case <-first:
+			close(read)
+			<-released
+		default:
+		}
+	})
+	return read, func() { close(released) }
+}
+
+// lookupFunc is a store with the same answer for all.
+type lookupFunc func() (*tokenstore.Record, error)
+
+func (f lookupFunc) Lookup(context.Context, tokenstore.Digest) (*tokenstore.Record, error) {
+	return f()
+}
+
+// madeUp is a store that makes up a record for each digest, so that nobody but the cache keeps it.
+type madeUp struct{}
+
+func (madeUp) Lookup(_ context.Context, d tokenstore.Digest) (*tokenstore.Record, error) {
+	r := record(0)
+	r.Digest = d
+	r.DPoPJKT = strings.Clone(r.DPoPJKT)
+	for i, scope := range r.Scopes {
+		r.Scopes[i] = strings.Clone(scope)
+	}
+	return r, nil
+}
