@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -20,7 +21,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"github.com/dpopgate/dpopgate/cache"
 	"github.com/dpopgate/dpopgate/config"
 	"github.com/dpopgate/dpopgate/dpop"
 	"github.com/dpopgate/dpopgate/proxy"
@@ -122,7 +122,7 @@ func startDemo(ctx context.Context, e *env, listen string) (*demo, error) {
 	if err := d.startAPI(); err != nil {
 		return d, fmt.Errorf("starting the sample API: %w", err)
 	}
-	gateway, err := d.startGateway(ctx, map[string]string{"DEMO_PORT": port, "DEMO_FOLDER": folder, "DEMO_ORDERS": d.apiURL})
+	s, err := d.startGateway(ctx, map[string]string{"DEMO_PORT": port, "DEMO_FOLDER": folder, "DEMO_ORDERS": d.apiURL})
 	if err != nil {
 		return d, err
 	}
@@ -131,7 +131,7 @@ func startDemo(ctx context.Context, e *env, listen string) (*demo, error) {
 		return d, fmt.Errorf("writing the client's credentials: %w", err)
 	}
 	for _, l := range listeners {
-		d.serve(l, gateway)
+		d.serve(l, newHTTPServer(s.gateway, s.config.Limits, s.log, httpKey))
 	}
 	return d, nil
 }
@@ -155,13 +155,12 @@ func (d *demo) startAPI() error {
 	mux := http.NewServeMux()
 	mux.Handle("/orders/", d.api)
 	mux.Handle("GET /{$}", demoPage(d.url, d.commands()))
-	d.serve(l, mux)
+	d.serve(l, newHTTPServer(mux, config.Limits{}, slog.New(slog.DiscardHandler), "demo"))
 	return nil
 }
 
 // serve serves until the demo ends; requests under way then have a second.
-func (d *demo) serve(l net.Listener, h http.Handler) {
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+func (d *demo) serve(l net.Listener, server *http.Server) {
 	go server.Serve(l)
 	d.onClose(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -172,8 +171,8 @@ func (d *demo) serve(l net.Listener, h http.Handler) {
 	})
 }
 
-// startGateway opens the store, issues a token to a new client, and makes the gateway.
-func (d *demo) startGateway(ctx context.Context, variables map[string]string) (*proxy.Gateway, error) {
+// startGateway wires the gateway as `serve` does, and issues a token to a new client.
+func (d *demo) startGateway(ctx context.Context, variables map[string]string) (*server, error) {
 	c, err := config.Parse("demo.yaml", demoConfig, func(name string) (string, bool) {
 		value, ok := variables[name]
 		return value, ok
@@ -181,36 +180,16 @@ func (d *demo) startGateway(ctx context.Context, variables map[string]string) (*
 	if err != nil {
 		return nil, err
 	}
-	store, err := openStore(ctx, c.Store, nil)
-	if err != nil {
+	// started stays zero: the token is as old as this process, so no proof for it was used before a restart.
+	s := &server{config: c, log: slog.New(slog.DiscardHandler)}
+	if err := s.wire(ctx, d.live.write); err != nil {
 		return nil, err
 	}
-	d.onClose(func() { store.Close() })
-	if err := d.issue(ctx, store, digesterOf(c.Store)); err != nil {
+	d.onClose(s.close)
+	if err := d.issue(ctx, s.store, digesterOf(c.Store)); err != nil {
 		return nil, fmt.Errorf("issuing a token: %w", err)
 	}
-	tokens, err := cache.NewTokens(store, cache.TokensOptions{
-		MaxSize:     int64(c.Cache.MaxSize),
-		TTL:         c.Cache.TTL.Std(),
-		NegativeTTL: c.Cache.NegativeTTL.Std(),
-		Timeout:     c.Store.Timeout.Std(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	d.onClose(tokens.Close)
-	gateway, err := proxy.New(c, proxy.Options{
-		Tokens:   tokens,
-		Digester: digesterOf(c.Store),
-		Replay:   cache.NewProofs(int64(c.DPoP.ReplayMemory), time.Now),
-		// Started stays zero: the token is as old as this process, so no proof for it was used before a restart.
-		Events: d.live.write,
-	})
-	if err != nil {
-		return nil, err
-	}
-	d.onClose(gateway.Close)
-	return gateway, nil
+	return s, nil
 }
 
 // The client and the user that the demo's token is for.

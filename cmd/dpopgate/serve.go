@@ -66,9 +66,17 @@ func newServer(ctx context.Context, path string, c *config.Config, e *env) (*ser
 	s.log, s.level = newLogger(e.stderr, c.Log)
 	s.access = &accessLog{log: s.log}
 	s.access.all.Store(c.Log.Access)
-	var err error
-	if s.store, err = openStore(ctx, c.Store, s.log); err != nil {
+	if err := s.wire(ctx, s.access.Write); err != nil {
 		return nil, err
+	}
+	return s, nil
+}
+
+// wire opens the store and builds the gateway on it. events hears of each request.
+func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error) {
+	c := s.config
+	if s.store, err = openStore(ctx, c.Store, s.log); err != nil {
+		return err
 	}
 	s.ready = newReadiness(s.store.Ping, c.Store.Timeout.Std())
 	s.tokens, err = cache.NewTokens(s.store, cache.TokensOptions{
@@ -79,22 +87,22 @@ func newServer(ctx context.Context, path string, c *config.Config, e *env) (*ser
 	})
 	if err != nil {
 		s.store.Close()
-		return nil, fmt.Errorf("cache: %w", err)
+		return fmt.Errorf("cache: %w", err)
 	}
 	s.gateway, err = proxy.New(c, proxy.Options{
 		Tokens:   s.tokens,
 		Digester: digesterOf(c.Store),
 		Replay:   cache.NewProofs(int64(c.DPoP.ReplayMemory), nil),
 		Started:  s.started,
-		Events:   s.access.Write,
+		Events:   events,
 		Log:      s.log,
 	})
 	if err != nil {
 		s.tokens.Close()
 		s.store.Close()
-		return nil, err
+		return err
 	}
-	return s, nil
+	return nil
 }
 
 // close lets go of everything, outermost first.
