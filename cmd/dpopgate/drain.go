@@ -49,9 +49,9 @@ func (s *server) drain(listeners []*listener, sig os.Signal, signals <-chan os.S
 	case <-time.After(limits.DrainDelay.Std()):
 	case <-ctx.Done():
 	}
-	ctx, cancel := context.WithTimeout(ctx, limits.DrainTimeout.Std())
+	bounded, cancel := context.WithTimeout(ctx, limits.DrainTimeout.Std())
 	defer cancel()
-	s.shutdown(ctx, listeners)
+	s.shutdown(bounded, listeners)
 	s.log.Info("stopped")
 }
 
