@@ -145,3 +145,15 @@ func insert(t testing.TB, store tokenstore.Store, change func(*tokenstore.Record
 	require.NoError(t, store.Insert(t.Context(), r))
 	return r
 }
+
+// withSetting adds a setting to a DSN.
+func withSetting(dsn, key, value string) string {
+	switch {
+	case !strings.Contains(dsn, "://"):
+		return dsn + " " + key + "=" + value
+	case strings.Contains(dsn, "?"):
+		return dsn + "&" + key + "=" + value
+	default:
+		return dsn + "?" + key + "=" + value
+	}
+}

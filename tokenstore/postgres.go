@@ -120,14 +120,17 @@ func (p *Postgres) Close() error {
 	return nil
 }
 
-// read runs f on a connection within the store's timeout. A connection that turns out to be broken, as all of a pool
-// are after a restart of the server, is replaced once.
+// read runs f on a connection within the store's timeout. A connection that turns out to be broken is replaced, and as
+// after a restart of the server all of a pool are, so is the next.
 func (p *Postgres) read(ctx context.Context, doing string, f func(context.Context, *pgxpool.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	broken, err := p.use(ctx, f)
-	if broken && ctx.Err() == nil {
-		_, err = p.use(ctx, f)
+	for range p.pool.Stat().MaxConns() {
+		if !broken || ctx.Err() != nil {
+			break
+		}
+		broken, err = p.use(ctx, f)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return because(ctx, doing, err)

@@ -2,6 +2,7 @@
 package tokenstore
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -15,9 +16,9 @@ import (
 // redacted stands for a token wherever one would be printed.
 const redacted = "[token]"
 
-// Token is an opaque access token in the clear. It never prints itself: only string(t) gives the text. Two places
-// cannot be covered by its methods, so a Token must not stand there: an unexported field of a struct that is printed
-// (fmt calls no methods on those) and the key of a map that is marshalled to JSON.
+// Token is an opaque access token in the clear. It never prints itself: only string(t) gives the text. Three things go
+// past its methods, so a Token must not be in an unexported field of a struct that is printed, a key of a map that is
+// marshalled to JSON, or an operand of %p (go vet finds the last).
 type Token string
 
 // NewToken makes a token of 256 random bits, 43 characters of base64url.
@@ -53,11 +54,14 @@ func (d Digest) Equal(o Digest) bool { return subtle.ConstantTimeCompare(d[:], o
 
 // Digester makes digests. The zero Digester is plain SHA-256; a keyed one is HMAC-SHA-256. It never prints its key and
 // is safe for concurrent use.
-type Digester struct{ key []byte }
+type Digester struct{ key *[]byte } // a pointer, since %p goes past Format
 
 // NewHMAC is a Digester for HMAC-SHA-256 with a copy of the given key. Any key makes a keyed digester, an empty one
 // too; that a key is good enough is for the configuration to say.
-func NewHMAC(key []byte) Digester { return Digester{key: append([]byte{}, key...)} }
+func NewHMAC(key []byte) Digester {
+	key = bytes.Clone(key)
+	return Digester{key: &key}
+}
 
 // Format implements fmt.Formatter for every verb.
 func (g Digester) Format(s fmt.State, _ rune) {
@@ -73,7 +77,7 @@ func (g Digester) Digest(t Token) Digest {
 	if g.key == nil {
 		return sha256.Sum256([]byte(t))
 	}
-	m := hmac.New(sha256.New, g.key)
+	m := hmac.New(sha256.New, *g.key)
 	m.Write([]byte(t))
 	return Digest(m.Sum(nil))
 }

@@ -1,0 +1,236 @@
+package tokenstore_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dpopgate/dpopgate/tokenstore"
+)
+
+// relay stands between a store and its server, and can do to the connection what networks and servers do.
+type relay struct {
+	listener net.Listener
+	server   string // host:port
+	dials    atomic.Int64
+
+	mu     sync.Mutex
+	frozen chan struct{} // closed while bytes flow
+	conns  []net.Conn
+}
+
+// newRelay starts a relay to the server of a DSN, and returns the DSN that leads through it.
+func newRelay(t *testing.T, dsn string) (*relay, string) {
+	cfg, err := pgx.ParseConfig(dsn)
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	r := &relay{listener: l, server: net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), frozen: make(chan struct{})}
+	close(r.frozen)
+	go r.accept()
+	t.Cleanup(func() { l.Close(); r.thaw(); r.cut() })
+	through := url.URL{Scheme: "postgres", User: url.UserPassword(cfg.User, cfg.Password), Host: l.Addr().String(), Path: cfg.Database, RawQuery: "sslmode=disable"}
+	return r, through.String()
+}
+
+func (r *relay) accept() {
+	for {
+		in, err := r.listener.Accept()
+		if err != nil {
+			return
+		}
+		r.dials.Add(1)
+		out, err := net.Dial("tcp", r.server)
+		if err != nil {
+			in.Close()
+			continue
+		}
+		r.mu.Lock()
+		r.conns = append(r.conns, in, out)
+		r.mu.Unlock()
+		go r.copy(out, in)
+		go r.copy(in, out)
+	}
+}
+
+func (r *relay) copy(to, from net.Conn) {
+	defer to.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		r.mu.Lock()
+		flowing := r.frozen
+		r.mu.Unlock()
+		<-flowing
+		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
+
+// freeze stops all bytes: connections stay up and are silent.
+func (r *relay) freeze() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.frozen = make(chan struct{})
+}
+
+func (r *relay) thaw() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-r.frozen:
+	default:
+		close(r.frozen)
+	}
+}
+
+// cut closes all connections, as a server does that is killed and started again.
+func (r *relay) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.conns {
+		c.Close()
+	}
+	r.conns = nil
+}
+
+func TestAFrozenDatabaseIsAnErrorInTime(t *testing.T) {
+	dsn := guestDatabase(t)
+	record := insert(t, openPostgres(t, dsn, tokenstore.PostgresOptions{}), nil)
+	r, through := newRelay(t, dsn)
+	var log syncBuffer
+	store := openPostgres(t, through, tokenstore.PostgresOptions{Timeout: 100 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	warm(t, store, record.Digest)
+
+	r.freeze()
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			_, err := store.Lookup(context.Background(), record.Digest)
+			assert.Error(t, err)
+			assert.NotErrorIs(t, err, tokenstore.ErrNotFound)
+		})
+	}
+	all.Wait() // without a bound of its own each of these would wait as long as the relay
+	_, err := store.Lookup(context.Background(), record.Digest)
+	assert.Error(t, err)
+	assert.Equal(t, 1, strings.Count(log.String(), "token store does not answer"))
+
+	r.thaw()
+	warm(t, store, record.Digest)
+	assert.Contains(t, log.String(), "token store answers")
+}
+
+// A pool full of connections that the server has dropped costs no request.
+func TestABrokenConnectionIsReplaced(t *testing.T) {
+	dsn := guestDatabase(t)
+	record := insert(t, openPostgres(t, dsn, tokenstore.PostgresOptions{}), nil)
+	r, through := newRelay(t, dsn)
+	store := openPostgres(t, through, tokenstore.PostgresOptions{})
+	warm(t, store, record.Digest)
+	for range 3 {
+		var all sync.WaitGroup
+		for range 50 { // more than one connection
+			all.Go(func() {
+				_, err := store.Lookup(t.Context(), record.Digest)
+				assert.NoError(t, err)
+			})
+		}
+		all.Wait()
+		r.cut()
+		_, err := store.Lookup(t.Context(), record.Digest)
+		require.NoError(t, err)
+	}
+}
+
+func TestADeadDatabaseIsDialledTenTimesASecond(t *testing.T) {
+	for name, answer := range map[string]string{
+		"closes":                 "",
+		"has too many clients":   "E\x00\x00\x00\x22SFATAL\x00C53300\x00Mtoo many clients\x00\x00",
+		"speaks something else":  "HTTP/1.1 400 Bad Request\r\n\r\n",
+		"refuses TLS and closes": "N",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer l.Close()
+			var mu sync.Mutex
+			var dials []time.Time
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					mu.Lock()
+					dials = append(dials, time.Now())
+					mu.Unlock()
+					go func() {
+						defer c.Close()
+						c.Read(make([]byte, 1024))
+						io.WriteString(c, answer)
+					}()
+				}
+			}()
+			store := openPostgres(t, "postgres://user:secret@"+l.Addr().String()+"/db", tokenstore.PostgresOptions{})
+			hammer, stop := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			defer stop()
+			var all sync.WaitGroup
+			for range 20 {
+				all.Go(func() {
+					for hammer.Err() == nil {
+						if err := store.Ping(hammer); assert.Error(t, err) {
+							assert.NotContains(t, err.Error(), "secret")
+						}
+					}
+				})
+			}
+			all.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			assert.GreaterOrEqual(t, len(dials), 11, "it goes on trying")
+			assert.LessOrEqual(t, len(dials), 20, "ten in each second begun")
+		})
+	}
+}
+
+// warm looks a token up until that works.
+func warm(t *testing.T, store tokenstore.Store, d tokenstore.Digest) {
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		_, err := store.Lookup(context.Background(), d)
+		assert.NoError(c, err)
+	}, patient, 10*time.Millisecond)
+}
+
+// syncBuffer is a log that may be read while it is written.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
