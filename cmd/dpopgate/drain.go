@@ -27,32 +27,36 @@ func (s *server) drain(listeners []*listener, sig os.Signal, signals <-chan os.S
 	limits := s.config.Limits
 	s.ready.draining.Store(true)
 	s.log.Info("draining", "signal", sig.String(), "delay", limits.DrainDelay.String(), "timeout", limits.DrainTimeout.String())
-	ctx, cut := context.WithCancel(context.Background())
+	alive, cut := context.WithCancel(context.Background())
 	defer cut()
 	go func() {
-		for {
-			select {
-			case again := <-signals:
-				if again != syscall.SIGHUP {
-					cut()
-					return
-				}
-			case <-failed: // a listener that is gone has nobody to wait for
-				cut()
-				return
-			case <-ctx.Done():
-				return
-			}
-		}
+		defer cut()
+		awaitReason(alive, signals, failed)
 	}()
 	select {
 	case <-time.After(limits.DrainDelay.Std()):
-	case <-ctx.Done():
+	case <-alive.Done():
 	}
-	bounded, cancel := context.WithTimeout(ctx, limits.DrainTimeout.Std())
+	ctx, cancel := context.WithTimeout(alive, limits.DrainTimeout.Std())
 	defer cancel()
-	s.shutdown(bounded, listeners)
+	s.shutdown(ctx, listeners)
 	s.log.Info("stopped")
+}
+
+// awaitReason waits for a reason to stop a drain at once: another signal, or a listener that is gone.
+func awaitReason(ctx context.Context, signals <-chan os.Signal, failed <-chan error) {
+	for {
+		select {
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				return
+			}
+		case <-failed:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // shutdown waits for the requests that run, and cuts them off when ctx ends. The admin listener comes last: what

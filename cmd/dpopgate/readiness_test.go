@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func reported(r *readiness) (text string, ready bool) {
+	var b bytes.Buffer
+	ready = r.report(&b)
+	return b.String(), ready
+}
+
+func TestReadinessAsksTheStoreOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		var answer error
+		r := newReadiness(func(context.Context) error { asked++; return answer }, time.Second)
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() { reported(r) })
+		}
+		all.Wait()
+		assert.Equal(t, 1, asked)
+		answer = errors.New("down")
+		time.Sleep(readyFor - 1)
+		text, ready := reported(r)
+		assert.True(t, ready)
+		assert.Equal(t, "serving ok\nstore ok\n", text)
+		time.Sleep(1)
+		text, ready = reported(r)
+		assert.False(t, ready)
+		assert.Equal(t, "serving ok\nstore failed\n", text)
+		assert.Equal(t, 2, asked)
+	})
+}
+
+func TestReadinessDoesNotWaitForAStoreThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReadiness(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, 500*time.Millisecond)
+		began := time.Now()
+		_, ready := reported(r)
+		assert.False(t, ready)
+		assert.Equal(t, 500*time.Millisecond, time.Since(began))
+	})
+}
+
+func TestReadinessEndsWithTheDrain(t *testing.T) {
+	r := newReadiness(func(context.Context) error { return nil }, time.Second)
+	r.draining.Store(true)
+	text, ready := reported(r)
+	assert.False(t, ready)
+	assert.Equal(t, "serving failed\nstore ok\n", text)
+}
+
+func TestAdminAnswersToItsNamesOnly(t *testing.T) {
+	r := newReadiness(func(context.Context) error { return nil }, time.Second)
+	for _, c := range []struct {
+		address, host string
+		status        int
+	}{
+		{"127.0.0.1:9180", "127.0.0.1:9180", 200},
+		{"127.0.0.1:9180", "localhost:9180", 200},
+		{"127.0.0.1:9180", "LOCALHOST", 200},
+		{"127.0.0.1:9180", "[::1]:9180", 200},
+		{"127.0.0.1:9180", "", 200},
+		{"127.0.0.1:9180", "evil.example:9180", 421},
+		{"127.0.0.1:9180", "127.0.0.1.evil.example", 421},
+		{"localhost:9180", "evil.example", 421},
+		{"[::1]:9180", "evil.example", 421},
+		{"0.0.0.0:9180", "10.1.2.3:9180", 200},
+		{":9180", "gateway.internal:9180", 200},
+	} {
+		req := httptest.NewRequest(http.MethodGet, "/readyz", nil)
+		req.Host = c.host
+		w := httptest.NewRecorder()
+		adminHandler(r, c.address).ServeHTTP(w, req)
+		assert.Equal(t, c.status, w.Code, "%s asked as %q", c.address, c.host)
+	}
+}
+
+func TestAdminIsReadOnly(t *testing.T) {
+	r := newReadiness(func(context.Context) error { return nil }, time.Second)
+	w := httptest.NewRecorder()
+	adminHandler(r, ":1").ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/readyz", nil))
+	assert.Equal(t, http.StatusMethodNotAllowed, w.Code)
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dpopgate/dpopgate/config"
+)
+
+func TestReloadNamesWhatNeedsARestart(t *testing.T) {
+	parse := func() *config.Config {
+		c, err := config.Parse("starter", config.Starter(), func(string) (string, bool) { return "", false })
+		require.NoError(t, err)
+		return c
+	}
+	assert.Empty(t, needRestart(parse(), parse()))
+	for key, change := range map[string]func(c *config.Config){
+		"listen":             func(c *config.Config) { c.Listen.HTTP = ":1" },
+		"tls":                func(c *config.Config) { c.TLS = &config.TLS{Internal: true} },
+		"store":              func(c *config.Config) { c.Store.Digest = "hmac-sha256" },
+		"cache":              func(c *config.Config) { c.Cache.TTL++ },
+		"dpop.replay":        func(c *config.Config) { c.DPoP.Replay = "postgres" },
+		"dpop.replay_memory": func(c *config.Config) { c.DPoP.ReplayMemory++ },
+		"log.format":         func(c *config.Config) { c.Log.Format = "text" },
+		"tracing":            func(c *config.Config) { c.Tracing.OTLPEndpoint = "http://localhost" },
+		"limits":             func(c *config.Config) { c.Limits.HeaderBytes++ },
+	} {
+		c := parse()
+		change(c)
+		assert.Equal(t, []string{key}, needRestart(parse(), c))
+	}
+	c := parse()
+	c.Log.Level, c.Log.Access, c.DPoP.MaxAge, c.Routes = "debug", false, 1, nil
+	assert.Empty(t, needRestart(parse(), c), "what a reload puts in force")
+}
