@@ -37,6 +37,7 @@ type rig struct {
 	rows    *rows
 	proofs  *cache.Proofs
 	offset  atomic.Int64 // of the clock from start, in nanoseconds
+	live    atomic.Bool  // the clock is the machine's
 
 	mu     sync.Mutex
 	seen   []*http.Request // what the upstream saw, bodies read
@@ -46,7 +47,12 @@ type rig struct {
 	reply  http.HandlerFunc
 }
 
-func (g *rig) now() time.Time { return start.Add(time.Duration(g.offset.Load())) }
+func (g *rig) now() time.Time {
+	if g.live.Load() {
+		return time.Now()
+	}
+	return start.Add(time.Duration(g.offset.Load()))
+}
 
 // upstream answers for the legacy API and remembers.
 func (g *rig) upstream(w http.ResponseWriter, r *http.Request) {
@@ -91,11 +97,14 @@ func newRig(t *testing.T, name string) *rig {
 	return newRigFrom(t, name, data)
 }
 
+// newRigFrom starts a gateway with a config in which ${UPSTREAM} and ${GATEWAY} are URLs.
 func newRigFrom(t *testing.T, name string, yaml []byte) *rig {
 	g := &rig{t: t, rows: &rows{byDigest: map[tokenstore.Digest]*tokenstore.Record{}}}
 	up := httptest.NewServer(http.HandlerFunc(g.upstream))
 	t.Cleanup(up.Close)
-	c, err := config.Parse(name+".yaml", yaml, func(key string) (string, bool) { return up.URL, key == "UPSTREAM" })
+	g.server = httptest.NewUnstartedServer(nil)
+	names := map[string]string{"UPSTREAM": up.URL, "GATEWAY": "http://" + g.server.Listener.Addr().String()}
+	c, err := config.Parse(name+".yaml", yaml, func(key string) (string, bool) { v, ok := names[key]; return v, ok })
 	require.NoError(t, err)
 	logger := slog.New(slog.NewJSONHandler(writerFunc(func(b []byte) {
 		g.mu.Lock()
@@ -117,7 +126,7 @@ func newRigFrom(t *testing.T, name string, yaml []byte) *rig {
 	})
 	require.NoError(t, err)
 	t.Cleanup(g.gateway.Close)
-	g.server = httptest.NewUnstartedServer(g.gateway)
+	g.server.Config.Handler = g.gateway
 	g.server.Config.DisableGeneralOptionsHandler = true
 	g.server.Config.MaxHeaderBytes = 64 << 10
 	g.server.Start()
