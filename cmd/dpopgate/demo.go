@@ -253,9 +253,9 @@ func (d *demo) invite() {
 	fmt.Fprintf(d.out, "%sThe demo goes on%s at %s with\n\n  token  %s\n  key    %s\n\nTo paste in another terminal:\n\n",
 		in.bold, in.reset, d.url, string(d.token), d.keyFile)
 	for _, c := range d.commands() {
-		fmt.Fprintf(d.out, "  %s\n", c.Line)
+		fmt.Fprintf(d.out, "  %s# %s%s\n  %s\n\n", in.dim, c.What, in.reset, c.Line)
 	}
-	fmt.Fprintf(d.out, "\nCtrl-C ends the demo and leaves nothing behind. What the gateway decides:\n\n")
+	fmt.Fprintf(d.out, "Ctrl-C ends the demo and leaves nothing behind. What the gateway decides:\n\n")
 	d.live.start(d.out, in)
 }
 

@@ -14,8 +14,8 @@ import (
 // orderAPI is the sample legacy API of the demo: it believes whatever its headers say, as such APIs do behind a
 // gateway. Each answer also says what it was told about its caller.
 type orderAPI struct {
-	requests atomic.Int64 // that reached /orders/
-	mux      *http.ServeMux
+	story atomic.Int64 // how many requests of the story have come here
+	mux   *http.ServeMux
 
 	mu     sync.Mutex
 	orders []order
@@ -58,7 +58,9 @@ func newOrderAPI() *orderAPI {
 
 // ServeHTTP answers requests below /orders/.
 func (a *orderAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.requests.Add(1)
+	if r.UserAgent() == storyAgent {
+		a.story.Add(1)
+	}
 	a.mux.ServeHTTP(w, r)
 }
 

@@ -36,6 +36,10 @@ func demoCredentialsPath(port string) string {
 func writeDemoCredentials(port string, c demoCredentials) (remove func(), err error) {
 	path := demoCredentialsPath(port)
 	folder := filepath.Dir(path)
+	there := folder
+	for !exists(there) {
+		there = filepath.Dir(there)
+	}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
@@ -46,6 +50,9 @@ func writeDemoCredentials(port string, c demoCredentials) (remove func(), err er
 	remove = func() {
 		os.Remove(path)
 		os.Remove(folder) // unless there is more in it
+		for made := filepath.Dir(folder); len(made) > len(there); made = filepath.Dir(made) {
+			os.Remove(made)
+		}
 	}
 	os.Remove(path)
 	// O_EXCL follows no link that somebody else may have put there in a shared folder.
@@ -59,6 +66,11 @@ func writeDemoCredentials(port string, c demoCredentials) (remove func(), err er
 		return nil, err
 	}
 	return remove, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil || filepath.Dir(path) == path
 }
 
 // readDemoCredentials are the key and the token of the demo at a URL: plain http on this machine. They go nowhere else.

@@ -73,6 +73,9 @@ func attackNamed(name string) func(*theft, *http.Request) (*http.Response, error
 	return a.send
 }
 
+// storyAgent is the User-Agent of the story's requests: others may come in meanwhile, and must not be taken for them.
+const storyAgent = "dpopgate demo"
+
 // play plays the story over HTTP, and fails where it does not come out as it must.
 func (d *demo) play(ctx context.Context) error {
 	in := d.ink
@@ -95,11 +98,12 @@ func (d *demo) play(ctx context.Context) error {
 }
 
 func (d *demo) playScene(ctx context.Context, s scene, base http.RoundTripper) error {
-	before := d.api.requests.Load()
+	before := d.api.story.Load()
 	r, err := http.NewRequestWithContext(ctx, s.method, d.url+s.path, nil)
 	if err != nil {
 		return err
 	}
+	r.Header.Set("User-Agent", storyAgent)
 	wire := &recorder{base: base}
 	res, err := s.send(&theft{key: d.key, token: string(d.token), base: wire, say: io.Discard}, r)
 	if err != nil {
@@ -115,7 +119,7 @@ func (d *demo) playScene(ctx context.Context, s scene, base http.RoundTripper) e
 	if res.StatusCode != s.status || said.Error != string(s.code) {
 		return fmt.Errorf("expected %d %s, but the answer was %s", s.status, s.code, said)
 	}
-	reached := d.api.requests.Load() - before
+	reached := d.api.story.Load() - before
 	if s.code == "" {
 		if reached != 1 {
 			return fmt.Errorf("the legacy API saw %s, expected 1", plural(int(reached), "request"))
@@ -172,7 +176,7 @@ func (d *demo) showRefused(res *http.Response, said answer) {
 	for _, line := range wrap("Why: "+visible(said.Description)+".", 74) {
 		fmt.Fprintf(d.out, "     %s\n", line)
 	}
-	fmt.Fprintf(d.out, "     The legacy API saw nothing of it: still %s.\n\n", plural(int(d.api.requests.Load()), "request"))
+	fmt.Fprintf(d.out, "     The legacy API saw nothing of it: still %s.\n\n", plural(int(d.api.story.Load()), "request"))
 }
 
 // short is the start of something long and random.

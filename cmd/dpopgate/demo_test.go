@@ -139,10 +139,15 @@ func TestDemoHasAPage(t *testing.T) {
 func TestDemoCredentialsArePrivate(t *testing.T) {
 	privateFolders(t)
 	path := demoCredentialsPath("8080")
+	remove, err := writeDemoCredentials("8080", demoCredentials{Token: "t", Key: []byte(`{}`)})
+	require.NoError(t, err)
+	remove()
+	assert.NoDirExists(t, filepath.Dir(filepath.Dir(path)), "no folder is left that was not there before")
+
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
 	require.NoError(t, os.Symlink(elsewhere, path), "what somebody else may have put there")
-	remove, err := writeDemoCredentials("8080", demoCredentials{Token: "t", Key: []byte(`{}`)})
+	remove, err = writeDemoCredentials("8080", demoCredentials{Token: "t", Key: []byte(`{}`)})
 	require.NoError(t, err)
 	assert.NoFileExists(t, elsewhere)
 	info, err := os.Lstat(path)
