@@ -77,6 +77,11 @@ func FuzzParse(f *testing.F) {
 		require.Equal(t, p.HTU, claims["htu"])
 		require.InDelta(t, claims["iat"], float64(p.IssuedAt.UnixNano())/1e9, 1e-3+1e-9*abs(claims["iat"].(float64)))
 
+		for _, at := range []time.Time{p.IssuedAt, p.Expires, p.NotBefore} {
+			if abs(float64(at.Unix())) > 1<<33 && !at.IsZero() {
+				return // a float64 no longer holds microseconds there
+			}
+		}
 		again, err := dpop.Parse(parts[0]+"."+encodeClaims(p)+"."+parts[2], all)
 		require.NoError(t, err)
 		require.Equal(t, summary(p), summary(again))
@@ -103,7 +108,7 @@ func encodeClaims(p *dpop.Proof) string {
 }
 
 func date(t time.Time) json.Number {
-	return json.Number(fmt.Sprintf("%.9f", float64(t.Unix())+float64(t.Nanosecond())/1e9))
+	return json.Number(fmt.Sprintf("%.6f", float64(t.Unix())+float64(t.Nanosecond())/1e9))
 }
 
 func summary(p *dpop.Proof) string {

@@ -152,7 +152,7 @@ func (p *Proof) readClaims(o object) *Error {
 	return nil
 }
 
-// numericDate reads a NumericDate (RFC 7519 §2): a JSON number, fractions and exponents included.
+// numericDate reads a NumericDate (RFC 7519 §2): a JSON number, fractions and exponents included, to the microsecond.
 func numericDate(m member) (time.Time, bool) {
 	if m.kind != kindNumber {
 		return time.Time{}, false
@@ -162,7 +162,7 @@ func numericDate(m member) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	sec, frac := math.Modf(f)
-	return time.Unix(int64(sec), int64(frac*1e9)), true
+	return time.Unix(int64(sec), int64(math.Round(frac*1e6))*1e3), true
 }
 
 // VerifySignature says whether the proof is signed by the key in its header (RFC 9449 §4.3, point 6). This is the
