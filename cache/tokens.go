@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,14 +41,14 @@ type TokensOptions struct {
 const MinTokensSize = 1 << 20
 
 const (
-	// generations is how many counters Forget is spread over. A Forget also outdates the other tokens of its counter:
-	// purging 1,000 expired rows costs 3 % of the live ones a second lookup.
-	generations = 1 << 15
+	// groups is how many groups tokens are forgotten in. A Forget outdates the other tokens of its group, too: purging
+	// 1,000 expired rows costs 3 % of the live ones another query.
+	groups = 1 << 15
 	// unknowns is how many unknown tokens are remembered. It need only cover clients that repeat themselves: no
 	// memory holds the tokens of someone who makes them up.
 	unknowns = 1 << 12
-	// fixedSize is what is used before the first record: generations, unknowns, and ristretto's queue of 32,768 pointers.
-	fixedSize = generations*4 + unknowns*(8+entrySize) + 32768*8
+	// fixedSize is what is used before the first record: groups, unknowns, and ristretto's queue of 32,768 writes.
+	fixedSize = groups*4 + unknowns*(8+entrySize) + 32768*8
 	// maxTries is how often a lookup starts over because a Forget came in between.
 	maxTries = 3
 )
@@ -62,9 +61,9 @@ var errClosed = errors.New("the token cache is closed")
 // Tokens is a memory of looked-up tokens in front of a store. It may lose any record at any time, and never returns one
 // that Forget was called for. All methods but Close may be called concurrently.
 //
-// How Forget wins against everything: each digest has a generation, a counter that Forget raises. A record is marked with
-// the generation from before its query was sent, and only good while that is still the current one. So it does not
-// matter when a late record arrives, nor in which order ristretto applies its buffered writes, and there is nothing that
+// How Forget wins against everything: each digest has a generation, which Forget raises. An answer of the store is marked
+// with the generation from before its query was sent, and is only good while that is still the current one. So it does not
+// matter when an old answer arrives, nor in which order ristretto applies its buffered writes, and there is nothing that
 // Forget would have to find and delete.
 type Tokens struct {
 	store       Lookuper
@@ -73,16 +72,17 @@ type Tokens struct {
 	timeout     time.Duration
 	now         func() time.Time
 
-	generations [generations]atomic.Uint32
-	seed        maphash.Seed                     // secret, so that nobody can choose tokens that collide
-	records     *ristretto.Cache[uint64, *entry] // nil, which ristretto takes for an empty cache, when ttl is 0
-	unknown     [unknowns]atomic.Pointer[entry]  // apart, so that unknown tokens cannot push out known ones
-	flights     map[tokenstore.Digest]*flight    // guarded by mu
-	closed      bool                             // guarded by mu
-	mu          sync.Mutex                       // taken on misses only
-	running     sync.WaitGroup                   // one for each goroutine that flies
-	base        context.Context                  // of all flights; ends with Close
-	stop        context.CancelFunc               // ends base
+	forgets    [groups]atomic.Uint32
+	forgetsAll atomic.Uint32
+	seed       maphash.Seed                     // secret, so that nobody can choose tokens that collide
+	records    *ristretto.Cache[uint64, *entry] // nil, which ristretto takes for an empty cache, when ttl is 0
+	unknown    [unknowns]atomic.Pointer[entry]  // apart, so that unknown tokens cannot push out known ones
+	flights    map[tokenstore.Digest]*flight    // guarded by mu
+	closed     bool                             // guarded by mu
+	mu         sync.Mutex                       // taken on misses only
+	running    sync.WaitGroup                   // one for each goroutine that flies
+	base       context.Context                  // of all flights; ends with Close
+	stop       context.CancelFunc               // ends base
 
 	hits, negativeHits, misses, queries, evictions, drops atomic.Uint64
 }
@@ -141,14 +141,13 @@ func NewTokens(store Lookuper, o TokensOptions) (*Tokens, error) {
 // A record that was live when it was read is never returned from memory at or after its ExpiresAt: the store is asked
 // again. Expired records are returned as the store returns them, so the caller checks Expired, as with the store itself.
 func (c *Tokens) Lookup(ctx context.Context, d tokenstore.Digest) (*tokenstore.Record, error) {
-	now, hash := c.now(), maphash.Bytes(c.seed, d[:])
-	if e, ok := c.records.Get(hash); ok && c.good(e, d, now) {
-		c.hits.Add(1)
-		return e.record, nil
-	}
-	if e := c.unknown[hash%unknowns].Load(); e != nil && c.good(e, d, now) {
-		c.negativeHits.Add(1)
-		return nil, tokenstore.ErrNotFound
+	if e := c.recall(d, c.now()); e != nil {
+		if e.record == nil {
+			c.negativeHits.Add(1)
+		} else {
+			c.hits.Add(1)
+		}
+		return e.answer()
 	}
 	c.misses.Add(1)
 	for range maxTries {
@@ -158,9 +157,12 @@ func (c *Tokens) Lookup(ctx context.Context, d tokenstore.Digest) (*tokenstore.R
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for the token's record: %w", ctx.Err())
 		}
-		// The caller may have asked before the Forget that outdated this answer, but need not have.
-		if !f.answered() || c.current(d, f.generation) {
-			return f.record, f.err
+		if f.err != nil {
+			return nil, f.err
+		}
+		// A Forget may have come meanwhile. The caller asked before it, but is not given what it outdated either.
+		if f.entry.generation == c.generation(d) {
+			return f.entry.answer()
 		}
 	}
 	return nil, errChanged
@@ -168,14 +170,10 @@ func (c *Tokens) Lookup(ctx context.Context, d tokenstore.Digest) (*tokenstore.R
 
 // Forget makes sure that no Lookup returns what the store held for d before this call: none that begins after Forget has
 // returned, and none that is waiting for the store now. It never blocks.
-func (c *Tokens) Forget(d tokenstore.Digest) { c.generation(d).Add(1) }
+func (c *Tokens) Forget(d tokenstore.Digest) { c.forgets[group(d)].Add(1) }
 
 // ForgetAll is Forget for every token there is.
-func (c *Tokens) ForgetAll() {
-	for i := range c.generations {
-		c.generations[i].Add(1)
-	}
-}
+func (c *Tokens) ForgetAll() { c.forgetsAll.Add(1) }
 
 // Close ends the lookups that are running and lets go of all memory. It is called once, after the last Lookup has returned.
 func (c *Tokens) Close() {
@@ -213,144 +211,16 @@ func (c *Tokens) Stats() TokensStats {
 	}
 }
 
-// generation is the counter for d. Digests are uniform, so two bytes of one spread well.
-func (c *Tokens) generation(d tokenstore.Digest) *atomic.Uint32 {
-	return &c.generations[(uint(d[0])<<8|uint(d[1]))%generations]
-}
+// group is which of the groups d is in. Digests are uniform, so two bytes of one spread well.
+func group(d tokenstore.Digest) int { return (int(d[0])<<8 | int(d[1])) % groups }
 
-// current says whether no Forget came since generation was read.
-func (c *Tokens) current(d tokenstore.Digest, generation uint32) bool {
-	return c.generation(d).Load() == generation
-}
-
-// flight is one lookup in the store, with everyone who waits for it.
-type flight struct {
-	generation uint32    // from before the query
-	started    time.Time // too
-	until      time.Time // when it can no longer be joined; guarded by Tokens.mu
-
-	done   chan struct{} // closed once the answer is here
-	record *tokenstore.Record
-	err    error
-}
-
-// answered says whether the store knew: there is a record, or there is none.
-func (f *flight) answered() bool { return f.err == nil || errors.Is(f.err, tokenstore.ErrNotFound) }
-
-// join returns the flight for d that is under way, or starts one. One that began before the last Forget, or longer than
-// the TTL ago, is not joined: with a TTL of 0 every lookup asks the store for itself.
-func (c *Tokens) join(d tokenstore.Digest) *flight {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.now()
-	if f := c.flights[d]; f != nil && now.Before(f.until) && c.current(d, f.generation) {
-		return f
-	}
-	f := &flight{
-		generation: c.generation(d).Load(),
-		started:    now,
-		until:      now.Add(c.ttl),
-		done:       make(chan struct{}),
-	}
-	if c.closed {
-		f.err = errClosed
-		close(f.done)
-		return f
-	}
-	c.flights[d] = f
-	c.running.Go(func() { c.fly(d, f) })
-	return f
-}
-
-// fly asks the store, on a context of its own: whoever came first may leave without harming the others.
-func (c *Tokens) fly(d tokenstore.Digest, f *flight) {
-	f.record, f.err = c.ask(d)
-	until := c.lasts(f)
-	c.mu.Lock()
-	f.until = until
-	c.mu.Unlock()
-	close(f.done)
-	// Nobody finds the answer in memory before ristretto has applied its buffered write: until then the flight can be
-	// joined, or a crowd that arrives just now would ask the store once more.
-	c.remember(d, f, until)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.flights[d] == f { // not a later one
-		delete(c.flights, d)
-	}
-}
-
-// ask is one lookup in the store, its answer checked.
-func (c *Tokens) ask(d tokenstore.Digest) (r *tokenstore.Record, err error) {
-	c.queries.Add(1)
-	ctx, cancel := context.WithTimeout(c.base, c.timeout)
-	defer cancel()
-	defer func() {
-		if p := recover(); p != nil { // net/http would catch it in a handler; in a goroutine of ours it ends the process
-			r, err = nil, fmt.Errorf("token store panicked: %v", p)
-		}
-	}()
-	r, err = c.store.Lookup(ctx, d)
-	switch {
-	case err != nil:
-		return nil, err
-	case r == nil || !r.Digest.Equal(d):
-		return nil, errors.New("token store did not return the token's record")
-	}
-	return r, nil
-}
-
-// lasts is until when the answer of f is good. That runs from before the query, as the answer may be as old as that.
-func (c *Tokens) lasts(f *flight) time.Time {
-	switch {
-	case !f.answered():
-		return time.Time{}
-	case f.record == nil || f.record.Expired(f.started):
-		return f.started.Add(c.negativeTTL)
-	}
-	// Up to an eighth less than the TTL, so that tokens that came together do not leave together.
-	until := f.started.Add(c.ttl - rand.N(c.ttl/8+1))
-	if f.record.ExpiresAt.Before(until) {
-		return f.record.ExpiresAt
-	}
-	return until
-}
-
-// remember keeps the answer of f, and returns when Lookup can find it, or never will.
-func (c *Tokens) remember(d tokenstore.Digest, f *flight, until time.Time) {
-	left := until.Sub(c.now())
-	if left <= 0 || !c.current(d, f.generation) {
-		return
-	}
-	e := &entry{digest: d, generation: f.generation, record: f.record, until: until}
-	hash := maphash.Bytes(c.seed, d[:])
-	if e.record == nil {
-		c.unknown[hash%unknowns].Store(e)
-		return
-	}
-	// The time that ristretto is given is only for tidying up. To it, 0 would be for ever.
-	if !c.records.SetWithTTL(hash, e, e.weight(), left) {
-		c.drops.Add(1)
-	}
-	c.records.Wait()
+// generation is how often d has been forgotten. Both counters only rise: if the sum is the same again, neither has.
+func (c *Tokens) generation(d tokenstore.Digest) uint32 {
+	return c.forgets[group(d)].Load() + c.forgetsAll.Load()
 }
 
 func (c *Tokens) evicted(i *ristretto.Item[*entry]) {
 	if i.Value != nil && c.now().Before(i.Value.until) { // else it was tidied up
 		c.evictions.Add(1)
 	}
-}
-
-// good says whether e answers a lookup of d at now. ristretto compares hashes only, and keeps an old value when two new
-// ones for one key come together, so everything is checked here.
-func (c *Tokens) good(e *entry, d tokenstore.Digest, now time.Time) bool {
-	return e.digest.Equal(d) && now.Before(e.until) && c.current(d, e.generation)
-}
-
-// entry is one remembered answer of the store. It is never changed.
-type entry struct {
-	digest     tokenstore.Digest
-	generation uint32
-	record     *tokenstore.Record // nil: no such token
-	until      time.Time          // when it stops being good
 }
