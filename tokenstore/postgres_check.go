@@ -13,7 +13,7 @@ import (
 // another schema is the same to it, and so is what is there in addition.
 func (p *Postgres) Check(ctx context.Context) ([]Difference, error) {
 	var found *tableShape
-	err := p.once(ctx, "checking the token table", func(ctx context.Context, c *pgxpool.Conn) (err error) {
+	err := p.pool.Once(ctx, "checking the token table", func(ctx context.Context, c *pgxpool.Conn) (err error) {
 		found, err = p.shape(ctx, c.Conn())
 		return err
 	})

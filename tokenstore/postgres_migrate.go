@@ -55,7 +55,7 @@ func (p *Postgres) SQL() string {
 // Migrate implements Store. It needs the right to create in the schema, and takes a lock of its own, so that several
 // instances may do it at once.
 func (p *Postgres) Migrate(ctx context.Context) error {
-	return p.once(ctx, "creating the token table", func(ctx context.Context, c *pgxpool.Conn) error {
+	return p.pool.Once(ctx, "creating the token table", func(ctx context.Context, c *pgxpool.Conn) error {
 		_, err := c.Conn().PgConn().Exec(ctx, p.SQL()).ReadAll()
 		return err
 	})

@@ -91,7 +91,7 @@ func instant(t pgtype.Timestamptz) time.Time {
 // Lookup implements Store.
 func (p *Postgres) Lookup(ctx context.Context, d Digest) (*Record, error) {
 	var found *Record
-	err := p.read(ctx, "looking up token", func(ctx context.Context, c *pgxpool.Conn) error {
+	err := p.pool.Read(ctx, "looking up token", func(ctx context.Context, c *pgxpool.Conn) error {
 		rows, err := c.Query(ctx, p.lookup, d[:])
 		if err != nil {
 			return err
@@ -134,7 +134,7 @@ func (p *Postgres) Insert(ctx context.Context, r *Record) error {
 		metadata, created_at, updated_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING metadata::text`
 	var metadata string
-	err := p.once(ctx, "adding token", func(ctx context.Context, c *pgxpool.Conn) error {
+	err := p.pool.Once(ctx, "adding token", func(ctx context.Context, c *pgxpool.Conn) error {
 		err := c.QueryRow(ctx, insert, n.Digest[:], pgUUID(n.JTI), pgUUID(n.ClientID),
 			pgtype.UUID{Bytes: n.UserID.UUID, Valid: n.UserID.Valid}, string(n.TokenType), pgtype.Text{String: n.DPoPJKT, Valid: n.DPoPJKT != ""},
 			n.Scopes, n.Audience, string(n.Metadata), n.CreatedAt, n.UpdatedAt, n.ExpiresAt).Scan(&metadata)
@@ -218,7 +218,7 @@ func (p *Postgres) List(ctx context.Context, s Selector, after Digest, limit int
 	}
 	query := fmt.Sprintf(`SELECT digest, %s FROM %s WHERE %s ORDER BY digest LIMIT %d`, columns, p.table.quoted(), condition, max(limit, 0))
 	var list []*Record
-	err := p.once(ctx, "listing tokens", func(ctx context.Context, c *pgxpool.Conn) error {
+	err := p.pool.Once(ctx, "listing tokens", func(ctx context.Context, c *pgxpool.Conn) error {
 		rows, err := c.Query(ctx, query, args...)
 		if err != nil {
 			return err
@@ -242,7 +242,7 @@ func (p *Postgres) Revoke(ctx context.Context, s Selector) ([]Digest, error) {
 	condition, args := pgWhere(s)
 	query := fmt.Sprintf(`DELETE FROM %s WHERE %s RETURNING digest`, p.table.quoted(), condition)
 	var gone []Digest
-	err := p.once(ctx, "revoking tokens", func(ctx context.Context, c *pgxpool.Conn) error {
+	err := p.pool.Once(ctx, "revoking tokens", func(ctx context.Context, c *pgxpool.Conn) error {
 		rows, err := c.Query(ctx, query, args...)
 		if err != nil {
 			return err
@@ -264,7 +264,7 @@ func (p *Postgres) Purge(ctx context.Context, before time.Time, batch int) (int,
 	query := fmt.Sprintf(`DELETE FROM %[1]s WHERE digest = ANY (ARRAY(
 		SELECT digest FROM %[1]s WHERE expires_at < $1 ORDER BY expires_at LIMIT %[2]d))`, p.table.quoted(), max(batch, 0))
 	var purged int
-	err := p.once(ctx, "purging tokens", func(ctx context.Context, c *pgxpool.Conn) error {
+	err := p.pool.Once(ctx, "purging tokens", func(ctx context.Context, c *pgxpool.Conn) error {
 		tag, err := c.Exec(ctx, query, before)
 		purged = int(tag.RowsAffected())
 		return err

@@ -37,6 +37,19 @@ func parseTable(s string) (tableName, error) {
 	return tableName{schema: first, name: second}, nil
 }
 
+// Sibling is the name, quoted as SQL takes it, of another table in the schema of the given one, which is spelled as in
+// PostgresOptions.
+func Sibling(table, name string) (string, error) {
+	if table == "" {
+		table = DefaultTable
+	}
+	t, err := parseTable(table)
+	if err != nil {
+		return "", err
+	}
+	return tableName{schema: t.schema, name: name}.quoted(), nil
+}
+
 // cutIdentifier reads an identifier up to the end or to a dot, which stays in rest.
 func cutIdentifier(s string) (id, rest string, err error) {
 	if strings.HasPrefix(s, `"`) {
