@@ -36,6 +36,7 @@ type rig struct {
 	server  *httptest.Server
 	rows    *rows
 	proofs  *cache.Proofs
+	api     string       // the upstream's URL
 	offset  atomic.Int64 // of the clock from start, in nanoseconds
 	live    atomic.Bool  // the clock is the machine's
 
@@ -88,6 +89,21 @@ func (g *rig) event() proxy.Event {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.events[len(g.events)-1]
+}
+
+// told is how many events there are.
+func (g *rig) told() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.events)
+}
+
+// eventAfter is the latest event if there are more than n. net/http tells nothing of what it refuses by itself.
+func (g *rig) eventAfter(n int) (e proxy.Event) {
+	if g.told() > n {
+		e = g.event()
+	}
+	return e
 }
 
 // newRig starts a gateway with the config of testdata/vectors/rigs/NAME.yaml.
@@ -150,6 +166,9 @@ func (g *rig) raw(method, text string) *http.Response {
 	require.NoError(g.t, err, "%.300q", text)
 	body, err := io.ReadAll(res.Body)
 	require.NoError(g.t, err)
+	if res.Close {
+		io.Copy(io.Discard, conn) // until the server is done with the request, and has told of it
+	}
 	res.Body = io.NopCloser(bytes.NewReader(body))
 	return res
 }

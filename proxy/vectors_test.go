@@ -103,10 +103,12 @@ type player struct {
 	method   string
 	secrets  []string // tokens and proofs sent so far
 	before   int      // what the upstream had seen before
+	told     int      // how many events there were before
 	response *http.Response
 	body     string
 	nonces   []string // each DPoP-Nonce received
 	serial   int
+	earlier  map[string]string // the segments of the proof sent before
 }
 
 // request is the base request of the catalogue with the changes of the lines so far.
@@ -114,10 +116,11 @@ type request struct {
 	method, target, host, version string
 	token                         string
 	key                           string
-	header, claims, jwk           []pair // changes, in order
-	headerText, claimsText        string // instead of all that
-	signature                     string // how to sign
-	proof                         string // the text of the DPoP field, around ${proof}
+	header, claims, jwk           []pair            // changes, in order
+	headerText, claimsText        string            // instead of all that
+	signature                     string            // how to sign
+	spelling                      map[string]string // of the segments h, p and s, where not as usual
+	proof                         string            // the text of the DPoP field, around ${proof}
 	fields                        []string
 	drops                         []string
 	auth                          string
@@ -186,6 +189,9 @@ func (p *player) play(text string) bool {
 		n.key = rest
 	case word == "sign":
 		n.signature = rest
+	case word == "spell":
+		segment, way, _ := strings.Cut(rest, " ")
+		n.spelling = map[string]string{segment: way}
 	case word == "proof":
 		n.proof = unquote(value)
 	case word == "header":
