@@ -56,11 +56,21 @@ func issuer(t *testing.T, g *rig) string {
 func TestOtherPeoplesClientsPass(t *testing.T) {
 	needClients(t)
 	plays := []struct{ client, alg string }{
-		{"dpop", "ES256"}, {"dpop", "Ed25519"}, {"dpop", "PS256"}, {"dpop", "RS256"},
-		{"oauth4webapi", "ES256"}, {"oauth4webapi", "ES384"}, {"oauth4webapi", "Ed25519"}, {"oauth4webapi", "PS256"},
+		{"dpop", "ES256"},
+		{"dpop", "Ed25519"},
+		{"dpop", "PS256"},
+		{"dpop", "RS256"},
+		{"oauth4webapi", "ES256"},
+		{"oauth4webapi", "ES384"},
+		{"oauth4webapi", "Ed25519"},
+		{"oauth4webapi", "PS256"},
 		{"oauth4webapi-before", "ES256"},
-		{"openid-client", "ES256"}, {"openid-client", "ES384"}, {"openid-client", "Ed25519"}, {"openid-client", "PS256"},
-		{"mcp", "ES256"}, {"mcp", "PS256"},
+		{"openid-client", "ES256"},
+		{"openid-client", "ES384"},
+		{"openid-client", "Ed25519"},
+		{"openid-client", "PS256"},
+		{"mcp", "ES256"},
+		{"mcp", "PS256"},
 		{"atproto", "ES256"},
 		{"okta", "RS256"},
 		{"oidc-client-ts", "ES256"},
@@ -81,32 +91,32 @@ func TestOtherPeoplesClientsPass(t *testing.T) {
 		for _, skew := range mode.skews {
 			for _, p := range plays {
 				t.Run(fmt.Sprintf("%s %s nonce=%s clock=%ds", p.client, p.alg, mode.nonce, skew), func(t *testing.T) {
-					before := g.count()
-					got := playClient(t, g, as, p.client, p.alg, skew)
-					assert.Empty(t, got.Error)
-					assert.Equal(t, []int{200, 200, 200}, got.Statuses, got.Bodies)
-					assert.Equal(t, 3, g.count()-before, "what the upstream saw")
+					passes(t, g, exec.CommandContext(t.Context(), "node", "run.mjs", p.client, p.alg, strconv.Itoa(skew)), folderOfClients, as)
 				})
 			}
 		}
+		t.Run("indigo nonce="+mode.nonce, func(t *testing.T) {
+			passes(t, g, exec.CommandContext(t.Context(), "go", "run", "."), folderOfClients+"/indigo", as)
+		})
 	}
 }
 
-type played struct {
-	Client, Alg string
-	Statuses    []int
-	Bodies      []string
-	Error       string
-}
-
-func playClient(t *testing.T, g *rig, as, client, alg string, skew int) (got played) {
-	cmd := exec.CommandContext(t.Context(), "node", "run.mjs", client, alg, strconv.Itoa(skew))
-	cmd.Dir = folderOfClients
+// passes runs a client whose requests must all pass.
+func passes(t *testing.T, g *rig, cmd *exec.Cmd, folder, as string) {
+	before := g.count()
+	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), "GATEWAY="+g.server.URL, "ISSUER="+as, "NODE_NO_WARNINGS=1")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	require.NoError(t, err, stderr.String())
+	var got struct {
+		Statuses []int
+		Bodies   []string
+		Error    string
+	}
 	require.NoError(t, json.Unmarshal(out, &got), "%s%s", out, stderr.String())
-	return got
+	assert.Empty(t, got.Error)
+	assert.Equal(t, []int{200, 200, 200}, got.Statuses, got.Bodies)
+	assert.Equal(t, 3, g.count()-before, "what the upstream saw")
 }
