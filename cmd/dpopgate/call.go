@@ -257,7 +257,7 @@ func (c *call) print(w io.Writer, res *http.Response) (answer, error) {
 	}
 	var start head
 	if _, err := io.Copy(w, io.TeeReader(res.Body, &start)); err != nil {
-		return answer{}, fmt.Errorf("reading the answer: %w", err)
+		return answer{}, fmt.Errorf("passing the answer on: %w", err)
 	}
 	return readAnswer(res, start.b), nil
 }

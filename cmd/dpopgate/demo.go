@@ -3,18 +3,14 @@ package main
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -23,7 +19,6 @@ import (
 
 	"github.com/dpopgate/dpopgate/config"
 	"github.com/dpopgate/dpopgate/dpop"
-	"github.com/dpopgate/dpopgate/proxy"
 	"github.com/dpopgate/dpopgate/tokenstore"
 )
 
@@ -257,63 +252,4 @@ func (d *demo) invite() {
 	}
 	fmt.Fprintf(d.out, "Ctrl-C ends the demo and leaves nothing behind. What the gateway decides:\n\n")
 	d.live.start(d.out, in)
-}
-
-// live shows what the gateway decides, a line for each request, once it is started.
-type live struct {
-	mu  sync.Mutex
-	out io.Writer // nil: not started
-	ink ink
-}
-
-func (l *live) start(out io.Writer, in ink) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.out, l.ink = out, in
-}
-
-func (l *live) write(ev *proxy.Event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.out == nil {
-		return
-	}
-	color, why := l.ink.green, string(ev.Verdict)
-	if ev.Verdict != proxy.Passed {
-		color, why = l.ink.red, why+": "+string(ev.Reason)
-	}
-	fmt.Fprintf(l.out, "  %s  %s%d%s  %s %s  %s\n",
-		ev.Time.Format(time.TimeOnly), color, ev.Status, l.ink.reset, visible(ev.Method), visible(clip(ev.Path)), why)
-}
-
-// invocation is how to call this program again, as a line to paste has it.
-func invocation(e *env) string {
-	path, err := os.Executable()
-	if err != nil {
-		return "dpopgate"
-	}
-	built, _ := e.lookup("GOCACHE")
-	return invocationOf(path, os.Args[0], built, exec.LookPath)
-}
-
-// invocationOf tells apart the ways to have called the program in the file at path: `go run`, which builds it in a
-// temporary folder or in the build cache and leaves it there or not; a name that the shell finds; the path typed.
-func invocationOf(path, typed, buildCache string, lookPath func(string) (string, error)) string {
-	if strings.Contains(path, string(filepath.Separator)+"go-build") ||
-		buildCache != "" && strings.HasPrefix(path, filepath.Clean(buildCache)+string(filepath.Separator)) {
-		return "go run ./cmd/dpopgate"
-	}
-	if found, err := lookPath("dpopgate"); err == nil || errors.Is(err, exec.ErrDot) {
-		if same(found, path) {
-			return "dpopgate"
-		}
-	}
-	return typed
-}
-
-// same says whether two paths lead to one file.
-func same(a, b string) bool {
-	infoA, errA := os.Stat(a)
-	infoB, errB := os.Stat(b)
-	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
