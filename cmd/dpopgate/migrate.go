@@ -25,18 +25,21 @@ func newMigrateCommand(e *env) *cobra.Command {
   dpopgate migrate --check`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withStore(cmd.Context(), path, func(ctx context.Context, c *config.Config, store tokenstore.Store) error {
-				if onlyPrint {
-					_, err := io.WriteString(e.stdout, store.SQL())
-					return err
-				}
-				if !onlyCheck {
+			switch ctx := cmd.Context(); {
+			case onlyPrint:
+				return printSQL(ctx, e.stdout, path)
+			case onlyCheck:
+				return withTokens(ctx, path, func(ctx context.Context, _ *config.Config, store tokenstore.Store) error {
+					return checkTable(ctx, e.stdout, store)
+				})
+			default:
+				return withStore(ctx, path, func(ctx context.Context, _ *config.Config, store tokenstore.Store) error {
 					if err := store.Migrate(ctx); err != nil {
 						return err
 					}
-				}
-				return checkTable(ctx, e.stdout, store)
-			})
+					return checkTable(ctx, e.stdout, store)
+				})
+			}
 		},
 	}
 	configFlag(cmd, &path)
@@ -44,6 +47,25 @@ func newMigrateCommand(e *env) *cobra.Command {
 	cmd.Flags().BoolVar(&onlyCheck, "check", false, "only say whether the table fits")
 	cmd.MarkFlagsMutuallyExclusive("print", "check")
 	return cmd
+}
+
+// printSQL prints what migrate would run. Nothing is opened for it: an embedded store would be created.
+func printSQL(ctx context.Context, w io.Writer, path string) error {
+	c, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	if c.Store.SQLite != "" {
+		_, err := io.WriteString(w, new(tokenstore.SQLite).SQL())
+		return err
+	}
+	store, err := openStore(ctx, c.Store, nil)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	_, err = io.WriteString(w, store.SQL())
+	return err
 }
 
 // errTableUnfit is the end of a check whose findings have been printed.

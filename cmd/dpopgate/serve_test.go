@@ -32,16 +32,21 @@ type gateway struct {
 	exit       chan int
 }
 
-// startGateway serves routes, the YAML of a list, in front of an upstream; more is further YAML of the config.
+// startGateway serves routes, the YAML of a list, with an embedded store; more is further YAML of the config.
 func startGateway(t *testing.T, routes, more string) *gateway {
 	t.Helper()
+	return startGatewayOn(t, fmt.Sprintf("{sqlite: %q}", filepath.Join(t.TempDir(), "tokens.db")), routes, more)
+}
+
+// startGatewayOn is startGateway with a store, as YAML.
+func startGatewayOn(t *testing.T, store, routes, more string) *gateway {
+	t.Helper()
 	addresses := freeAddresses(t, 2)
-	folder := t.TempDir()
 	g := &gateway{
 		url:     "http://" + addresses[0],
 		admin:   "http://" + addresses[1],
-		path:    filepath.Join(folder, "dpopgate.yaml"),
-		store:   filepath.Join(folder, "tokens.db"),
+		path:    filepath.Join(t.TempDir(), "dpopgate.yaml"),
+		store:   store,
 		log:     &output{changed: make(chan struct{}, 1)},
 		signals: make(chan os.Signal, 4),
 		exit:    make(chan int, 1),
@@ -68,7 +73,7 @@ func startGateway(t *testing.T, routes, more string) *gateway {
 // configure writes the config file.
 func (g *gateway) configure(t *testing.T, routes, more string) {
 	t.Helper()
-	text := fmt.Sprintf("public_urls: [%q]\nlisten: {http: %q, admin: %q}\nstore: {sqlite: %q}\nlog: {level: debug}\nroutes:\n%s\n%s\n",
+	text := fmt.Sprintf("public_urls: [%q]\nlisten: {http: %q, admin: %q}\nstore: %s\nlog: {level: debug}\nroutes:\n%s\n%s\n",
 		g.url, strings.TrimPrefix(g.url, "http://"), strings.TrimPrefix(g.admin, "http://"), g.store, routes, more)
 	require.NoError(t, os.WriteFile(g.path, []byte(text), 0o600))
 }

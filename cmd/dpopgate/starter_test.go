@@ -21,12 +21,12 @@ func TestStarterConfigServesASignedCall(t *testing.T) {
 	upstream, got := answering(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "two orders\n") })
 	g := startGateway(t, "  - {match: /, upstream: "+upstream+"}", "limits: {drain_delay: 0s}")
 	text := string(config.Starter())
+	text = strings.ReplaceAll(text, "  sqlite: ./dpopgate.db", "  sqlite: "+strings.TrimSuffix(strings.TrimPrefix(g.store, "{sqlite: "), "}"))
 	for was, is := range map[string]string{
 		"http://localhost:8080": g.url,
 		"127.0.0.1:8080":        strings.TrimPrefix(g.url, "http://"),
 		"127.0.0.1:9180":        strings.TrimPrefix(g.admin, "http://"),
 		"http://127.0.0.1:9000": upstream,
-		"./dpopgate.db":         g.store,
 	} {
 		require.Contains(t, text, was)
 		text = strings.ReplaceAll(text, was, is)

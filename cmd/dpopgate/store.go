@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/dpopgate/dpopgate/config"
@@ -67,4 +68,19 @@ func withStore(ctx context.Context, path string, f func(context.Context, *config
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	return f(ctx, c, store)
+}
+
+// withTokens is withStore for commands about tokens that are there: opening an embedded store would create it, and then
+// find nothing in it, when it is another folder that was meant.
+func withTokens(ctx context.Context, path string, f func(context.Context, *config.Config, tokenstore.Store) error) error {
+	c, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	if file := c.Store.SQLite; file != "" {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("store.sqlite: %s is not there; dpopgate migrate creates it, and so do token issue and serve", file)
+		}
+	}
+	return withStore(ctx, path, f)
 }

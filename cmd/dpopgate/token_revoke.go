@@ -21,7 +21,7 @@ func newTokenRevokeCommand(e *env, path *string) *cobra.Command {
   dpopgate token revoke --user 3f0a5a39-91d0-4d5b-9c0e-1b1f0b5ad0c4`,
 		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withStore(cmd.Context(), *path, func(ctx context.Context, c *config.Config, store tokenstore.Store) error {
+			return withTokens(cmd.Context(), *path, func(ctx context.Context, c *config.Config, store tokenstore.Store) error {
 				sel, err := s.selector(e, args, digesterOf(c.Store))
 				if err != nil {
 					return err
@@ -55,7 +55,7 @@ func newTokenPurgeCommand(e *env, path *string) *cobra.Command {
 			if batch < 1 {
 				return usagef("--batch %d: want 1 or more", batch)
 			}
-			return withStore(cmd.Context(), *path, func(_ context.Context, _ *config.Config, store tokenstore.Store) error {
+			return withTokens(cmd.Context(), *path, func(_ context.Context, _ *config.Config, store tokenstore.Store) error {
 				purged, err := purge(cmd.Context(), store, time.Now(), batch)
 				if err != nil {
 					return fmt.Errorf("after %s: %w", plural(purged, "token"), err)

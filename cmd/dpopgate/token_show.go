@@ -28,7 +28,7 @@ func newTokenShowCommand(e *env, path *string) *cobra.Command {
   dpopgate token show --jti 0c7a2b1e-52a5-4f0e-8a3a-1f1f5f7c9e10 --json`,
 		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withStore(cmd.Context(), *path, func(ctx context.Context, c *config.Config, store tokenstore.Store) error {
+			return withTokens(cmd.Context(), *path, func(ctx context.Context, c *config.Config, store tokenstore.Store) error {
 				sel, err := s.selector(e, args, digesterOf(c.Store))
 				if err != nil {
 					return err
@@ -70,7 +70,7 @@ func newTokenListCommand(e *env, path *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return withStore(cmd.Context(), *path, func(ctx context.Context, _ *config.Config, store tokenstore.Store) error {
+			return withTokens(cmd.Context(), *path, func(ctx context.Context, _ *config.Config, store tokenstore.Store) error {
 				print := func(r *tokenstore.Record) error { return printRow(e.stdout, r, time.Now()) }
 				if asJSON {
 					print = func(r *tokenstore.Record) error { return printLine(e.stdout, r) }
