@@ -55,8 +55,8 @@ func (p *player) fill(text string, more map[string]string) string {
 			return publicJWK(p.key(arg))
 		case name == "upstream":
 			return p.g.api
-		case p.earlier[strings.TrimPrefix(name, "earlier.")] != "" && strings.HasPrefix(name, "earlier."):
-			return p.earlier[strings.TrimPrefix(name, "earlier.")]
+		case strings.HasPrefix(name, "earlier.") && p.earlier != nil:
+			return p.earlier[name[len("earlier."):]]
 		case what == "b64":
 			return encode([]byte(unquote(arg)))
 		case strings.HasPrefix(name, "iat"):

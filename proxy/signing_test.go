@@ -10,8 +10,10 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/json"
+	"encoding/pem"
 	"math/big"
 	"strings"
 	"testing"
@@ -126,6 +128,50 @@ var oddSignatures = map[string]func(p *player, key *dpop.Key, text string, sig [
 		}
 		return mac(der, text)
 	},
+	"hmac-pem": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
+		der, err := x509.MarshalPKIXPublicKey(public(key))
+		if err != nil {
+			panic(err)
+		}
+		return mac(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), text)
+	},
+	"hmac-point": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
+		point, err := public(key).(*ecdsa.PublicKey).Bytes()
+		if err != nil {
+			panic(err)
+		}
+		return mac(point, text)
+	},
+	"bit-header": func(_ *player, key *dpop.Key, text string, _ []byte) []byte { return signText(key, flipBit(text, 20)) },
+	"bit-claims": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
+		return signText(key, flipBit(text, strings.Index(text, ".")+20))
+	},
+	"pkcs1-sha512": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
+		return joseSign("RS512", private(key), text)
+	},
+	"pkcs1-bare": func(_ *player, key *dpop.Key, text string, _ []byte) []byte { // no DigestInfo around the hash
+		sum := sha256.Sum256([]byte(text))
+		sig, err := rsa.SignPKCS1v15(nil, private(key).(*rsa.PrivateKey), 0, sum[:])
+		if err != nil {
+			panic(err)
+		}
+		return sig
+	},
+	"pkcs1-garbage": func(_ *player, key *dpop.Key, text string, _ []byte) []byte { // short padding, and room behind the hash
+		k := private(key).(*rsa.PrivateKey)
+		sum := sha256.Sum256([]byte(text))
+		digestInfo, err := asn1.Marshal(struct {
+			Algorithm pkix.AlgorithmIdentifier
+			Digest    []byte
+		}{pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}, Parameters: asn1.NullRawValue}, sum[:]})
+		if err != nil {
+			panic(err)
+		}
+		block := make([]byte, k.Size())
+		copy(block, append([]byte("\x00\x01\xff\xff\xff\xff\xff\xff\xff\xff\x00"), digestInfo...))
+		m := new(big.Int).SetBytes(block)
+		return m.Exp(m, k.D, k.N).FillBytes(block)
+	},
 	"identity": func(*player, *dpop.Key, string, []byte) []byte { // good under a key of small order
 		return append([]byte{1}, make([]byte, 63)...)
 	},
@@ -143,6 +189,18 @@ var oddSignatures = map[string]func(p *player, key *dpop.Key, text string, sig [
 	"as-ps256": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
 		return joseSign("PS256", private(key), text)
 	},
+}
+
+// flipBit changes one bit of a character of base64url; the result is one, too.
+func flipBit(text string, at int) string {
+	b := []byte(text)
+	for bit := byte(1); ; bit <<= 1 {
+		c := b[at] ^ bit
+		if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c == '-' || c == '_' {
+			b[at] = c
+			return string(b)
+		}
+	}
 }
 
 func mac(key []byte, text string) []byte {
