@@ -134,7 +134,7 @@ func FuzzSign(f *testing.F) {
 		raw, err := key.Sign(dpop.Claims{JTI: jti, Method: method, URL: goal.String(), Token: token, IssuedAt: now})
 		require.NoError(t, err)
 		p, err := v.Parse(raw)
-		if method == "" || len(jti) > 512 || len(raw) > v.MaxProofSize || !utf8.ValidString(method) {
+		if method == "" || len(jti) > 512 || len(raw) > v.MaxProofSize || !utf8.ValidString(method+"."+jti) {
 			return
 		}
 		require.NoError(t, err)
