@@ -21,6 +21,10 @@ var (
 // decode reads a node into v, which is one of the types that config.go is made of. It takes only what it knows, adds
 // an error for everything else, and goes on.
 func (f *file) decode(n *yaml.Node, p path, v reflect.Value, enum string) {
+	if f.full() {
+		f.source.hideRest(n)
+		return
+	}
 	if !f.plain(n, p) {
 		f.source.hide(n)
 		return
@@ -183,6 +187,9 @@ func (f *file) eachEntry(n *yaml.Node, p path, t reflect.Type, do func(key, valu
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		switch {
+		case f.full():
+			f.source.hideRest(key)
+			return
 		case !f.plain(key, p):
 		case key.Kind == yaml.ScalarNode && key.Tag == "!!merge":
 			f.addAt(key, p.key, "merge keys are not taken", "write the keys out")
@@ -315,6 +322,9 @@ func (f *file) expand(n *yaml.Node, p path) (text string, ok bool) {
 		f.expanded[n] = true
 	}
 	for _, b := range bad {
+		if f.full() {
+			break
+		}
 		f.add(n.Line, n.Column+f.columnOffset(n, b.offset), p.key, b.message, b.hint)
 	}
 	return text, len(bad) == 0

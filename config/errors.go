@@ -41,7 +41,11 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Errors is everything that is wrong with a config file, in the order of the file. It is never empty when returned.
+// maxErrors bounds the errors of one file.
+const maxErrors = 200
+
+// Errors is everything that is wrong with a config file, in the order of the file: all of it, up to some 200 errors.
+// It is never empty when returned.
 type Errors []*Error
 
 // Error is every error's text, one after the other.

@@ -130,15 +130,18 @@ func (f *file) addAt(n *yaml.Node, key, message, hint string) {
 	f.add(n.Line, n.Column, key, message, hint)
 }
 
+// full says that there are more errors than anyone reads, so that a file of another kind is soon done with.
+func (f *file) full() bool { return len(f.errs) >= maxErrors }
+
 // finish sorts the errors and, now that it is known what must stay hidden, cuts their excerpts.
 func (f *file) finish() Errors {
+	f.errs.sort()
 	hidden := f.source.hiddenSpans()
 	for _, e := range f.errs {
 		if e.Source == "" {
 			e.Source, e.caret = f.source.excerpt(e.Line, e.Column, hidden[e.Line])
 		}
 	}
-	f.errs.sort()
 	return f.errs
 }
 

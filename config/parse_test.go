@@ -97,11 +97,11 @@ func TestFileReferencesStartAtTheConfigsFolder(t *testing.T) {
 	text := base + route + "store:\n  sqlite: ./tokens.db\n  digest: hmac-sha256\n  digest_key: ${file:pepper}\n"
 	write("dpopgate.yaml", text)
 	for content, want := range map[string]string{
-		"0123456789abcdef":        "0123456789abcdef",
-		"0123456789abcdef\n":      "0123456789abcdef",
-		"0123456789abcdef\r\n":    "0123456789abcdef",
-		"0123456789abcdef\n\n":    "0123456789abcdef\n",
-		"0123456789abcdef\r":      "0123456789abcdef\r",
+		"0123456789abcdef":                    "0123456789abcdef",
+		"0123456789abcdef\n":                  "0123456789abcdef",
+		"0123456789abcdef\r\n":                "0123456789abcdef",
+		"0123456789abcdef\n\n":                "0123456789abcdef\n",
+		"0123456789abcdef\r":                  "0123456789abcdef\r",
 		"\xff\x00${PASSWORD}\x01\x02\x03\x04": "\xff\x00${PASSWORD}\x01\x02\x03\x04",
 	} {
 		write("pepper", content)

@@ -2,7 +2,6 @@ package config
 
 import (
 	"math"
-	"slices"
 	"strings"
 	"unicode"
 
@@ -16,6 +15,11 @@ type source struct {
 	ends   []int        // ends[i] is the index after the last node inside nodes[i]
 	index  map[*yaml.Node]int
 	hidden map[*yaml.Node]bool
+	rest   *yaml.Node // from here on, everything is hidden; nil: nothing is
+	last   struct {   // the line that runes was asked for last
+		line  int
+		runes []rune
+	}
 }
 
 func newSource(text string) *source {
@@ -42,6 +46,21 @@ func (s *source) add(n *yaml.Node) {
 // hide keeps a node and all inside it out of every excerpt.
 func (s *source) hide(n *yaml.Node) { s.hidden[n] = true }
 
+// hideRest keeps everything from a node on out of every excerpt.
+func (s *source) hideRest(n *yaml.Node) {
+	if s.rest == nil {
+		s.rest = n
+	}
+}
+
+// runes is a line (from 1) as characters.
+func (s *source) runes(line int) []rune {
+	if s.last.line != line {
+		s.last.line, s.last.runes = line, []rune(s.lines[line-1])
+	}
+	return s.last.runes
+}
+
 // span is a part of one line: columns from 0, counted in characters; to may lie past the end.
 type span struct{ from, to int }
 
@@ -65,21 +84,29 @@ func (s *source) hiddenSpans() map[int][]span {
 			spans[line] = append(spans[line], part)
 		}
 	}
+	if s.rest != nil {
+		spans[s.rest.Line] = append(spans[s.rest.Line], span{s.rest.Column - 1, math.MaxInt})
+		for line := s.rest.Line + 1; line <= len(s.lines); line++ {
+			spans[line] = []span{{0, math.MaxInt}}
+		}
+	}
 	return spans
 }
 
 // trimSeparator gives the end of a hidden part without what separates it from the next node: a comma in a flow
 // collection, or on the next node's own line the indentation and dash before it.
 func (s *source) trimSeparator(line, from, to int) int {
-	runes := []rune(s.lines[line-1])
+	runes := s.runes(line)
 	if to > len(runes) || from > to {
 		return to
 	}
-	part := string(runes[from:to])
-	if from == 0 && strings.Trim(part, " -") == "" {
+	if from == 0 && strings.Trim(string(runes[:to]), " -") == "" {
 		return 0
 	}
-	return from + len([]rune(strings.TrimRight(part, ", ")))
+	for to > from && (runes[to-1] == ',' || runes[to-1] == ' ') {
+		to--
+	}
+	return to
 }
 
 // excerpt is a line as it may be shown, with the place in it where the given column (from 1) went.
@@ -87,16 +114,20 @@ func (s *source) excerpt(line, column int, hidden []span) (text string, caret in
 	if line < 1 || line > len(s.lines) {
 		return "", 0
 	}
-	isHidden := func(i int) bool {
-		return slices.ContainsFunc(hidden, func(p span) bool { return p.from <= i && i < p.to })
+	runes := s.runes(line)
+	covered := make([]bool, len(runes))
+	for _, part := range hidden {
+		for i := part.from; i < min(part.to, len(runes)); i++ {
+			covered[i] = true
+		}
 	}
 	var out []rune
 	caret, secretAt, indented := -1, -1, true
-	for i, r := range []rune(s.lines[line-1]) {
+	for i, r := range runes {
 		start := len(out)
 		indented = indented && unicode.IsSpace(r)
 		switch {
-		case !isHidden(i) || indented: // indentation gives nothing away
+		case !covered[i] || indented: // indentation gives nothing away
 			out, secretAt = append(out, printable(r)), -1
 		case secretAt < 0:
 			out, secretAt = append(out, []rune(redacted)...), start

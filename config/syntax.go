@@ -133,12 +133,14 @@ func (f *file) syntaxHint(line, column int, message string) string {
 
 // addSyntax adds an error whose excerpt stops where a secret might begin.
 func (f *file) addSyntax(line, column int, message, hint string) {
-	e := &Error{File: f.name, Line: max(line, 1), Column: max(column, 1), Message: message, Hint: hint}
-	if e.Line <= len(f.source.lines) {
-		text := f.source.lines[e.Line-1]
-		cut := span{utf8.RuneCountInString(knownPart(text)), math.MaxInt}
-		e.Source, e.caret = f.source.excerpt(e.Line, e.Column, []span{cut})
+	// The library ends a file without a last line break on a line that is not there.
+	if last := len(f.source.lines); line > last {
+		line, column = last, utf8.RuneCountInString(f.source.lines[last-1])+1
 	}
+	e := &Error{File: f.name, Line: max(line, 1), Column: max(column, 1), Message: message, Hint: hint}
+	text := f.source.lines[e.Line-1]
+	cut := span{utf8.RuneCountInString(knownPart(text)), math.MaxInt}
+	e.Source, e.caret = f.source.excerpt(e.Line, e.Column, []span{cut})
 	f.errs = append(f.errs, e)
 }
 

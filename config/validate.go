@@ -52,14 +52,14 @@ func (f *file) validate(c *Config) {
 
 // reject adds an error at the value of a key; when the file has no such key, at the nearest one around it.
 func (f *file) reject(key, hint, format string, args ...any) {
-	if !f.broken[key] {
+	if !f.broken[key] && !f.full() {
 		f.addAt(f.nodeOf(key), key, fmt.Sprintf(format, args...), hint)
 	}
 }
 
 // rejectProblem adds the problem at a key, if there is one.
 func (f *file) rejectProblem(key string, p *problem) {
-	if p == nil {
+	if p == nil || f.full() {
 		return
 	}
 	subject := "the value"
@@ -353,10 +353,12 @@ func isReplayURL(s string) bool {
 
 // checkNoRepeats refuses a value that a list has twice.
 func (f *file) checkNoRepeats(key string, values []string) {
+	seen := map[string]bool{}
 	for i, value := range values {
-		if first := slices.Index(values, value); first < i && value != "" {
-			f.reject(fmt.Sprintf("%s[%d]", key, i), "leave it out", "%s is in the list already", f.quoted(fmt.Sprintf("%s[%d]", key, i), value))
+		if at := fmt.Sprintf("%s[%d]", key, i); seen[value] && value != "" {
+			f.reject(at, "leave it out", "%s is in the list already", f.quoted(at, value))
 		}
+		seen[value] = true
 	}
 }
 
