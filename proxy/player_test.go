@@ -411,7 +411,7 @@ func (p *player) transmit() {
 }
 
 // see checks more of the latest exchange: status N; HEADER ~ REGEXP; no HEADER; upstream HEADER ~ REGEXP; upstream no
-// HEADER; body ~ REGEXP; lookups N; description ~ REGEXP.
+// HEADER; body ~ REGEXP; lookups N; claims N (proofs remembered); description ~ REGEXP.
 func (p *player) see(text string) {
 	header := p.response.Header
 	if rest, ok := strings.CutPrefix(text, "upstream "); ok {
@@ -432,6 +432,8 @@ func (p *player) see(text string) {
 			assert.Equal(p.t, n, p.response.StatusCode)
 		case "lookups":
 			assert.Equal(p.t, n, p.g.rows.lookups)
+		case "claims":
+			assert.Equal(p.t, n, p.g.proofs.Stats().Entries)
 		default:
 			p.fail("nothing to see called %q", f[0])
 		}

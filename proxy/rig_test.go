@@ -36,6 +36,8 @@ type rig struct {
 	server  *httptest.Server
 	rows    *rows
 	proofs  *cache.Proofs
+	config  *config.Config
+	logger  *slog.Logger
 	api     string       // the upstream's URL
 	offset  atomic.Int64 // of the clock from start, in nanoseconds
 	live    atomic.Bool  // the clock is the machine's
@@ -122,32 +124,58 @@ func newRigFrom(t *testing.T, name string, yaml []byte) *rig {
 	names := map[string]string{"UPSTREAM": up.URL, "GATEWAY": "http://" + g.server.Listener.Addr().String()}
 	c, err := config.Parse(name+".yaml", yaml, func(key string) (string, bool) { v, ok := names[key]; return v, ok })
 	require.NoError(t, err)
-	logger := slog.New(slog.NewJSONHandler(writerFunc(func(b []byte) {
+	g.logger = slog.New(slog.NewJSONHandler(writerFunc(func(b []byte) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.log.Write(b)
 	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	g.proofs = cache.NewProofs(8<<20, g.now)
-	g.gateway, err = proxy.New(c, proxy.Options{
+	g.config = c
+	g.begin(g.options())
+	return g
+}
+
+// options are those of a gateway on the rig's table and used proofs.
+func (g *rig) options() proxy.Options {
+	return proxy.Options{
 		Tokens: g.rows,
 		Replay: g.proofs,
 		Now:    g.now,
-		Log:    logger,
+		Log:    g.logger,
 		Events: func(e *proxy.Event) {
-			logger.Info("event", "event", fmt.Sprintf("%+v", *e))
+			g.logger.Info("event", "event", fmt.Sprintf("%+v", *e))
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.events = append(g.events, *e)
 		},
-	})
-	require.NoError(t, err)
-	t.Cleanup(g.gateway.Close)
+	}
+}
+
+// begin starts the gateway on the rig's listener.
+func (g *rig) begin(o proxy.Options) {
+	var err error
+	g.gateway, err = proxy.New(g.config, o)
+	require.NoError(g.t, err)
+	g.t.Cleanup(g.gateway.Close)
 	g.server.Config.Handler = g.gateway
 	g.server.Config.DisableGeneralOptionsHandler = true
 	g.server.Config.MaxHeaderBytes = 64 << 10
 	g.server.Start()
-	t.Cleanup(g.server.Close)
-	return g
+	g.t.Cleanup(g.server.Close)
+}
+
+// sibling is another instance of a fleet: the same config, table, upstream and used proofs, and a clock of its own,
+// which is ahead of g's. Change o's fields in change, which may be nil.
+func (g *rig) sibling(ahead time.Duration, change func(o *proxy.Options)) *rig {
+	s := &rig{t: g.t, rows: g.rows, proofs: g.proofs, config: g.config, logger: g.logger}
+	s.offset.Store(g.offset.Load() + int64(ahead))
+	s.server = httptest.NewUnstartedServer(nil)
+	o := s.options()
+	if change != nil {
+		change(&o)
+	}
+	s.begin(o)
+	return s
 }
 
 type writerFunc func([]byte)
