@@ -120,6 +120,7 @@ func newRigFrom(t *testing.T, name string, yaml []byte) *rig {
 	g := &rig{t: t, rows: &rows{byDigest: map[tokenstore.Digest]*tokenstore.Record{}}}
 	up := httptest.NewServer(http.HandlerFunc(g.upstream))
 	t.Cleanup(up.Close)
+	g.api = up.URL
 	g.server = httptest.NewUnstartedServer(nil)
 	names := map[string]string{"UPSTREAM": up.URL, "GATEWAY": "http://" + g.server.Listener.Addr().String()}
 	c, err := config.Parse(name+".yaml", yaml, func(key string) (string, bool) { v, ok := names[key]; return v, ok })
