@@ -85,7 +85,7 @@ type Certificate struct {
 
 // Store is where the tokens are. Exactly one of SQLite and Postgres is set.
 type Store struct {
-	// The file of the embedded store: one machine, no server.
+	// The file of the embedded store: one machine, no server. A relative path starts at the working directory.
 	SQLite string `yaml:"sqlite"`
 	// Any libpq URL or DSN. SELECT on the one table is enough to serve.
 	Postgres Secret `yaml:"postgres"`
@@ -137,7 +137,10 @@ type DPoP struct {
 // Identity names the headers that tell the upstream who calls. An empty name means that header is not sent.
 // Incoming headers and trailers of these names, and of every preset's, are always removed, in any spelling.
 type Identity struct {
-	// The family of header names; single names below override it.
+	// The family of header names; single names below override it. x-auth is X-Auth-Subject, -Scope, -Client, -Token-Id,
+	// -Token-Type and -Expires. remote-user, auth-request and oauth2-proxy are the same endings, with User for Subject,
+	// after Remote-, X-Auth-Request- and X-Forwarded-. kong is X-Authenticated-Userid, X-Authenticated-Scope and, for the
+	// client, X-Credential-Identifier.
 	Preset string `yaml:"preset" default:"x-auth" enum:"x-auth,remote-user,auth-request,oauth2-proxy,kong"`
 	// The user_id of the token. A client-only token has no subject header.
 	Subject *string `yaml:"subject"`

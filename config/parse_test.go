@@ -221,3 +221,9 @@ func TestExcerptsHideSecrets(t *testing.T) {
 		}
 	}
 }
+
+func TestErrorsOfOneFileAreBounded(t *testing.T) {
+	errs := parseErrors(t, base+sqlite+route+"    scopes: ["+strings.Repeat("a b,", 100_000)+"]\n")
+	assert.LessOrEqual(t, len(errs), 250)
+	assert.Less(t, len(errs.Error()), 1<<20)
+}
