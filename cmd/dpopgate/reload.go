@@ -14,13 +14,7 @@ func (s *server) reload() {
 		err = s.gateway.Reload(c)
 	}
 	if err != nil {
-		var all config.Errors
-		if !errors.As(err, &all) {
-			s.log.Error("config not reloaded, the old one stays", "config", s.path, "error", err)
-		}
-		for _, e := range all {
-			s.log.Error("config not reloaded, the old one stays", "config", s.path, "error", e)
-		}
+		s.logRefused(err)
 		return
 	}
 	setLevel(s.level, c.Log)
@@ -28,6 +22,19 @@ func (s *server) reload() {
 	s.log.Info("config reloaded", "config", s.path, "routes", len(c.Routes))
 	if keys := needRestart(s.config, c); len(keys) > 0 {
 		s.log.Warn("config has changes that need a restart", "keys", keys)
+	}
+}
+
+// logRefused writes a line for everything that is wrong with the file.
+func (s *server) logRefused(err error) {
+	log := s.log.With("config", s.path)
+	const message = "config not reloaded, the old one stays"
+	var all config.Errors
+	if !errors.As(err, &all) {
+		log.Error(message, "error", oneLine(err))
+	}
+	for _, e := range all {
+		log.Error(message, "line", e.Line, "column", e.Column, "key", e.Key, "error", e.Message, "hint", e.Hint)
 	}
 }
 

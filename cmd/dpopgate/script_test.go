@@ -26,6 +26,10 @@ func TestScripts(t *testing.T) {
 		Dir:                 "../../testdata/scripts",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=10") // the race detector's default adds a second to each command
+			return nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"address":  scriptAddress,
 			"upstream": scriptUpstream,
