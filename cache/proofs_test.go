@@ -131,6 +131,7 @@ func TestProofsMakesRoomAsSoonAsSomethingIsOver(t *testing.T) {
 	require.ErrorIs(t, err, dpop.ErrReplayFull)
 }
 
+// conformance: DOS-08
 func TestProofsGivesMemoryBackAfterAFlood(t *testing.T) {
 	c := newClock()
 	p := cache.NewProofs(16<<20, c.now)
@@ -207,6 +208,7 @@ func TestProofsAgreesWithAPlainMap(t *testing.T) {
 	}
 }
 
+// conformance: DOS-08
 func TestProofsTakesUnder64BytesEach(t *testing.T) {
 	const step, total = 50_000, 1_000_000
 	before := heap()

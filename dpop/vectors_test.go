@@ -17,6 +17,8 @@ var all = dpop.Algorithms{
 }
 
 // The vectors of the RFCs, and of public issues in which an implementation lost the leading zero of a coordinate.
+//
+// conformance: JKT-01, JKT-02, JWK-17
 func TestThumbprintsOfPublishedKeys(t *testing.T) {
 	for name, v := range map[string]struct{ jwk, want string }{
 		"RFC 9449 §4.1": {
