@@ -298,23 +298,42 @@ func TestTokensRefusesImpossibleOptions(t *testing.T) {
 }
 
 func TestTokensSendsOneQueryForACrowd(t *testing.T) {
-	for range 20 {
-		s := new(table)
-		s.put(record(1))
-		c := tokens(t, s, at(newClock()))
-		start := make(chan struct{})
-		var group sync.WaitGroup
-		for range 1000 {
-			group.Go(func() {
-				<-start
-				_, err := c.Lookup(context.Background(), digest(1))
-				assert.NoError(t, err)
-			})
-		}
-		close(start)
-		group.Wait()
-		assert.EqualValues(t, 1, s.queries.Load())
+	s := new(table)
+	s.put(record(1))
+	c := tokens(t, s, at(newClock()))
+	start := make(chan struct{})
+	var group sync.WaitGroup
+	for range 1000 {
+		group.Go(func() {
+			<-start
+			_, err := c.Lookup(context.Background(), digest(1))
+			assert.NoError(t, err)
+		})
 	}
+	close(start)
+	group.Wait()
+	assert.EqualValues(t, 1, s.queries.Load())
+}
+
+// Whoever comes while an answer is on its way from the query into memory asks for it no second time.
+func TestTokensSendsOneQueryHoweverCallersMeet(t *testing.T) {
+	const known = 10_000
+	s := new(table)
+	for n := range uint64(known) {
+		s.put(record(n))
+	}
+	c := tokens(t, s, at(newClock()))
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for n := range uint64(known) {
+				_, err := c.Lookup(context.Background(), digest(n))
+				assert.NoError(t, err)
+			}
+		})
+	}
+	group.Wait()
+	assert.EqualValues(t, known, s.queries.Load())
 }
 
 func TestTokensLetsACallerLeaveWithoutHarm(t *testing.T) {
@@ -405,6 +424,28 @@ func TestTokensKeepsKnownTokensInAFloodOfUnknownOnes(t *testing.T) {
 	}
 	assert.Equal(t, before, s.queries.Load())
 	assert.Zero(t, c.Stats().Evictions)
+}
+
+func TestTokensTellsTokensApartThatShareAPlace(t *testing.T) {
+	s := new(table)
+	c := tokens(t, s, at(newClock()))
+	nearby := func(n uint64) tokenstore.Digest { // forgotten together, and far more than there are places
+		d := digest(n)
+		d[0], d[1] = 0, 0
+		return d
+	}
+	for n := range uint64(40_000) {
+		_, err := c.Lookup(t.Context(), nearby(n))
+		require.ErrorIs(t, err, tokenstore.ErrNotFound)
+	}
+	for n := uint64(40_000); n < 41_000; n++ {
+		r := record(n)
+		r.Digest = nearby(n)
+		s.put(r)
+		got, err := c.Lookup(t.Context(), r.Digest)
+		require.NoError(t, err)
+		require.Same(t, r, got)
+	}
 }
 
 func TestTokensStaysWithinItsSize(t *testing.T) {
