@@ -109,22 +109,28 @@ func (s *source) trimSeparator(line, from, to int) int {
 	return to
 }
 
+// maxExcerpt is the longest part of a line that an error shows, in characters.
+const maxExcerpt = 120
+
 // excerpt is a line as it may be shown, with the place in it where the given column (from 1) went.
 func (s *source) excerpt(line, column int, hidden []span) (text string, caret int) {
 	if line < 1 || line > len(s.lines) {
 		return "", 0
 	}
+	// Far from the column nothing would be shown anyhow.
+	const reach = 2 * maxExcerpt
 	runes := s.runes(line)
-	covered := make([]bool, len(runes))
+	from, to := max(0, min(column, len(runes))-reach), min(len(runes), column+reach)
+	covered := make([]bool, to)
 	for _, part := range hidden {
-		for i := part.from; i < min(part.to, len(runes)); i++ {
+		for i := max(part.from, from); i < min(part.to, to); i++ {
 			covered[i] = true
 		}
 	}
 	var out []rune
-	caret, secretAt, indented := -1, -1, true
-	for i, r := range runes {
-		start := len(out)
+	caret, secretAt, indented := -1, -1, from == 0
+	for i := from; i < to; i++ {
+		r, start := runes[i], len(out)
 		indented = indented && unicode.IsSpace(r)
 		switch {
 		case !covered[i] || indented: // indentation gives nothing away
@@ -158,10 +164,9 @@ func printable(r rune) rune {
 
 // window cuts a long line to the part around the caret.
 func window(line []rune, caret int) (string, int) {
-	const width, before = 120, 60
-	if len(line) <= width {
+	if len(line) <= maxExcerpt {
 		return string(line), caret
 	}
-	from := min(max(0, caret-before), len(line)-width)
-	return string(line[from : from+width]), caret - from
+	from := min(max(0, caret-maxExcerpt/2), len(line)-maxExcerpt)
+	return string(line[from : from+maxExcerpt]), caret - from
 }
