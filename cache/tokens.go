@@ -122,7 +122,7 @@ func NewTokens(store Lookuper, o TokensOptions) (*Tokens, error) {
 			// Weights are bytes and count ristretto's own share already.
 			IgnoreInternalCost: true,
 			// Keys are hashes already; the default would box each of them. Conflict 0 is "not checked": two digests
-			// with one hash take turns, which good notices.
+			// with one hash take turns, which recall notices.
 			KeyToHash: func(hash uint64) (uint64, uint64) { return hash, 0 },
 			OnEvict:   c.evicted,
 			OnReject:  func(*ristretto.Item[*entry]) { c.drops.Add(1) },
