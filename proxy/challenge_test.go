@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +66,30 @@ func TestChallengesParseByTheGrammarAlsoWhenJoined(t *testing.T) {
 		})
 	}
 	assert.Zero(t, g.count())
+}
+
+// conformance: CHL-04
+func TestAlgsInAChallengeAreThoseThatPass(t *testing.T) {
+	base, err := os.ReadFile("../testdata/vectors/rigs/two-algs.yaml")
+	require.NoError(t, err)
+	keys := map[string]*dpop.Key{}
+	for _, key := range vectorKeys(t) {
+		keys[string(key.Algorithm())] = key
+	}
+	require.Len(t, keys, 11, "a key for each algorithm that there is")
+	for _, list := range []string{"PS256, ES256", "RS384, RS512, Ed25519", "EdDSA", "ES512, ES384", "RS256, PS384, PS512"} {
+		t.Run(list, func(t *testing.T) {
+			g := newRigFrom(t, "algs", []byte(strings.Replace(string(base), "PS256, ES256", list, 1)))
+			res := g.raw("GET", requestText("GET", "/v1/items"))
+			algs := parseChallenges(t, res.Header.Get("WWW-Authenticate"))[0].params["algs"]
+			assert.Equal(t, strings.ReplaceAll(list, ",", ""), algs)
+			for alg, key := range keys {
+				g.rows.put(alg, bound(key.Thumbprint(), "items:read"))
+				res := g.raw("GET", requestText("GET", "/v1/items", "Authorization: DPoP "+alg, "DPoP: "+g.proof(key, "GET", "/v1/items", alg)))
+				assert.Equal(t, slices.Contains(strings.Fields(algs), alg), res.StatusCode == http.StatusOK, alg)
+			}
+		})
+	}
 }
 
 // conformance: CHL-14
