@@ -3,73 +3,79 @@ package tokenstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// dialsPerSecond is how often one instance tries to reach a database that does not answer. Without a bound, requests
-// that each dial anew hit a dead server thousands of times a second, and the server that comes back as well.
-const dialsPerSecond = 10
+// dialCost is the time from one dial to the next when the database does not answer. Without a bound, requests that
+// each dial anew hit a dead server thousands of times a second, and the server that comes back as well. One attempt to
+// connect can take several dials (addresses of a name, with TLS and without): for up to five, this keeps an instance to
+// ten dials in any second.
+const dialCost = 125 * time.Millisecond
 
 // errDialsSpent says that no connection was tried.
-var errDialsSpent = errors.New("not tried again so soon after the last attempts")
+var errDialsSpent = errors.New("not tried again so soon")
 
-// dialGate lets dials through freely while connections come up and answer queries. Before the first such answer, and
-// again from every failure on, it lets through dialsPerSecond in any second and refuses the others at once. Only an
-// answer on a connection that was dialled after the last failure opens it again: an older connection says nothing about
-// dialling, as when a server has too many clients but serves those it has.
+// dialGate lets connections be made freely while they come up and answer queries. Before the first such answer, and
+// again from every failure on, it lets one attempt through as often as dialCost allows and refuses the others at once.
+// Only an answer on a connection that was dialled after the last failure opens it again: an older connection says
+// nothing about dialling, as when a server has too many clients but serves those it has.
 type dialGate struct {
-	dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	now  func() time.Time
+	now func() time.Time
 
-	mu     sync.Mutex
-	open   bool
-	era    int                       // how many failures there were
-	recent [dialsPerSecond]time.Time // when the last dials were made, as a ring
-	next   int                       // the oldest of them
+	mu   sync.Mutex
+	open bool
+	era  int       // how many failures there were
+	last error     // the last of them
+	next time.Time // when the dials so far are paid for
 }
 
-// Dial is a pgconn.DialFunc. Every connection comes through here, one that cancels a query included.
-func (g *dialGate) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	if !g.pass(true) {
-		return nil, errDialsSpent
-	}
-	c, err := g.dial(ctx, network, addr)
-	if err != nil {
-		g.failed()
-	}
-	return c, err
-}
-
-// check refuses early what Dial would refuse, before names are resolved.
-func (g *dialGate) check() error {
-	if !g.pass(false) {
-		return errDialsSpent
-	}
-	return nil
-}
-
-// pass says whether a dial may be made now, and counts it if it is to be.
-func (g *dialGate) pass(count bool) bool {
+// admit says whether a connection may be tried now, and if so in which era that is.
+func (g *dialGate) admit() (era int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if !g.open && g.now().Before(g.next) {
+		if g.last == nil {
+			return 0, errDialsSpent
+		}
+		return 0, fmt.Errorf("%w after: %v", errDialsSpent, g.last) // in words: it is not the cause of this one
+	}
+	g.charge()
+	return g.era, nil
+}
+
+// charge puts the next dial off by the cost of one, to at most a second from now.
+func (g *dialGate) charge() {
 	now := g.now()
-	if !g.open && now.Sub(g.recent[g.next]) < time.Second {
-		return false
+	if g.next.Before(now) {
+		g.next = now
 	}
-	if count {
-		g.recent[g.next] = now
-		g.next = (g.next + 1) % len(g.recent)
+	if g.next = g.next.Add(dialCost); g.next.After(now.Add(time.Second)) {
+		g.next = now.Add(time.Second)
 	}
-	return true
 }
 
-// current is the era that a connection dialled now belongs to.
-func (g *dialGate) current() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.era
+// dialler is the dial function of one admitted attempt. Its first dial is paid for; the others, and those that cancel
+// a query of the connection later, are charged.
+func (g *dialGate) dialler(dial pgconn.DialFunc) pgconn.DialFunc {
+	var dials atomic.Int64
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if dials.Add(1) > 1 {
+			g.mu.Lock()
+			g.charge()
+			g.mu.Unlock()
+		}
+		c, err := dial(ctx, network, addr)
+		if err != nil {
+			g.failed(err)
+		}
+		return c, err
+	}
 }
 
 // answered says that a connection dialled in the given era has answered a query.
@@ -79,10 +85,13 @@ func (g *dialGate) answered(era int) {
 	g.open = g.open || era == g.era
 }
 
-// failed says that a connection could not be made or did not answer.
-func (g *dialGate) failed() {
+// failed says that a connection could not be made or did not answer. The gate's own refusal is no news to it.
+func (g *dialGate) failed(err error) {
+	if errors.Is(err, errDialsSpent) {
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.open = false
+	g.open, g.last = false, err
 	g.era++
 }

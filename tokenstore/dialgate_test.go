@@ -8,63 +8,94 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
-// gateAt is a gate with a clock that the test moves, and a dialler that answers with what the test sets.
-func gateAt(clock *time.Time, answer *error) *dialGate {
-	return &dialGate{
-		dial: func(context.Context, string, string) (net.Conn, error) { return nil, *answer },
-		now:  func() time.Time { return *clock },
-	}
+// clock is one that the test moves.
+type clock struct{ now time.Time }
+
+func newGate() (*dialGate, *clock) {
+	c := &clock{now: time.Now()}
+	return &dialGate{now: func() time.Time { return c.now }}, c
 }
 
-// dials says how many of n get through.
-func (g *dialGate) dials(n int) (through int) {
-	for range n {
-		if _, err := g.Dial(context.Background(), "tcp", "localhost:1"); !errors.Is(err, errDialsSpent) {
-			through++
+// attempts tries to connect as often as it can for so long, with so many dials each, and says when it dialled.
+func (c *clock) attempts(g *dialGate, d time.Duration, each int) (dialled []time.Time) {
+	for end := c.now.Add(d); c.now.Before(end); c.now = c.now.Add(time.Millisecond) {
+		if _, err := g.admit(); err != nil {
+			continue
+		}
+		dial := g.dialler(func(context.Context, string, string) (net.Conn, error) {
+			dialled = append(dialled, c.now)
+			return nil, errors.New("connection refused")
+		})
+		for range each {
+			_, _ = dial(context.Background(), "tcp", "localhost:1")
 		}
 	}
-	return through
+	return dialled
 }
 
-func TestGateBoundsDialsInAnySecondUntilAnAnswer(t *testing.T) {
-	clock, answer := time.Now(), error(nil)
-	g := gateAt(&clock, &answer)
-	assert.Equal(t, 4, g.dials(4))
-	clock = clock.Add(900 * time.Millisecond)
-	assert.Equal(t, 6, g.dials(100))
-	assert.ErrorIs(t, g.check(), errDialsSpent)
-	clock = clock.Add(100 * time.Millisecond)
-	assert.NoError(t, g.check())
-	assert.Equal(t, 4, g.dials(100))
-	clock = clock.Add(time.Hour)
-	assert.Equal(t, dialsPerSecond, g.dials(100))
+func TestGateAllowsTenDialsInAnySecond(t *testing.T) {
+	for each := 1; each <= 5; each++ {
+		g, c := newGate()
+		dialled := c.attempts(g, 10*time.Second, each)
+		assert.Greater(t, len(dialled), 60, "it goes on trying")
+		for i, first := range dialled {
+			within := 0
+			for _, d := range dialled[i:] {
+				if d.Sub(first) < time.Second {
+					within++
+				}
+			}
+			assert.LessOrEqual(t, within, 10, "%d dials an attempt", each)
+		}
+	}
 }
 
-func TestGateOpensOnAnAnswerAndShutsOnAFailure(t *testing.T) {
-	clock, answer := time.Now(), error(nil)
-	g := gateAt(&clock, &answer)
-	g.answered(g.current())
-	assert.Equal(t, 100, g.dials(100))
-	answer = errors.New("connection refused")
-	assert.Equal(t, 1, g.dials(1), "the one that fails")
-	assert.Equal(t, 0, g.dials(100), "there were ten just now")
-	answer = nil
-	clock = clock.Add(time.Second)
-	assert.Equal(t, dialsPerSecond, g.dials(100))
-	g.answered(g.current())
-	assert.Equal(t, 100, g.dials(100))
+func TestGateIsOpenFromAnAnswerToAFailure(t *testing.T) {
+	g, c := newGate()
+	era, err := g.admit()
+	require.NoError(t, err)
+	g.answered(era)
+	for range 100 {
+		_, err := g.admit()
+		require.NoError(t, err)
+	}
+	g.failed(errors.New("reset by peer"))
+	_, err = g.admit()
+	assert.ErrorIs(t, err, errDialsSpent)
+	assert.EqualError(t, err, "not tried again so soon after: reset by peer")
+	c.now = c.now.Add(time.Second) // however many dials there were
+	_, err = g.admit()
+	assert.NoError(t, err)
 }
 
 func TestGateStaysShutForAnswersOnOlderConnections(t *testing.T) {
-	clock, answer := time.Now(), error(nil)
-	g := gateAt(&clock, &answer)
-	older := g.current()
+	g, c := newGate()
+	older, err := g.admit()
+	require.NoError(t, err)
 	g.answered(older)
-	g.failed()
+	g.failed(errors.New("too many clients"))
 	g.answered(older)
-	assert.Equal(t, dialsPerSecond, g.dials(100))
-	g.answered(g.current())
-	assert.Equal(t, 100, g.dials(100))
+	_, err = g.admit()
+	require.ErrorIs(t, err, errDialsSpent)
+
+	c.now = c.now.Add(time.Second)
+	newer, err := g.admit()
+	require.NoError(t, err)
+	g.answered(newer)
+	_, err = g.admit()
+	assert.NoError(t, err)
+}
+
+func TestGateTakesItsOwnRefusalForNoFailure(t *testing.T) {
+	g, _ := newGate()
+	era, err := g.admit()
+	require.NoError(t, err)
+	_, refused := g.admit()
+	g.failed(refused)
+	g.answered(era)
+	_, err = g.admit()
+	assert.NoError(t, err)
 }

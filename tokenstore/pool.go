@@ -52,21 +52,27 @@ func OpenPool(ctx context.Context, dsn string, o PoolOptions) (*Pool, error) {
 		return nil, dsnError(err)
 	}
 	p := &Pool{name: o.Name, timeout: timeoutOf(o.Timeout), log: loggerOf(o.Log)}
-	p.gate = &dialGate{dial: cfg.ConnConfig.DialFunc, now: time.Now}
-	cfg.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
-		era := p.gate.current()
-		conn.AfterConnect = func(_ context.Context, c *pgconn.PgConn) error {
-			c.CustomData()[eraKey] = era
-			return nil
-		}
-		return p.gate.check()
-	}
-	cfg.ConnConfig.DialFunc = p.gate.Dial
+	p.gate = &dialGate{now: time.Now}
+	cfg.BeforeConnect = p.beforeConnect
 	setDefaults(cfg, dsn)
 	if p.conns, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// beforeConnect asks the gate whether to connect, and has the connection carry the era of that.
+func (p *Pool) beforeConnect(_ context.Context, cfg *pgx.ConnConfig) error {
+	era, err := p.gate.admit()
+	if err != nil {
+		return err
+	}
+	cfg.DialFunc = p.gate.dialler(cfg.DialFunc)
+	cfg.AfterConnect = func(_ context.Context, c *pgconn.PgConn) error {
+		c.CustomData()[eraKey] = era
+		return nil
+	}
+	return nil
 }
 
 // Close closes all connections, and waits for those in use.
@@ -119,16 +125,16 @@ func (p *Pool) use(ctx context.Context, f func(context.Context, *pgxpool.Conn) e
 	return false, err
 }
 
-// acquire takes a connection from the pool. When a new one cannot be had (the server has too many, or dials are
-// spent) but others are in use, it waits for one of those: the pool that is there keeps serving.
+// acquire takes a connection from the pool. When a new one cannot be had (the gate is shut, or the server has too many)
+// but there are others, in use or coming up, it waits for one of those: the pool that is there keeps serving.
 func (p *Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	for {
 		conn, err := p.conns.Acquire(ctx)
 		if err == nil || ctx.Err() != nil {
 			return conn, err
 		}
-		p.failed(err)
-		if stat := p.conns.Stat(); stat.AcquiredConns()+stat.IdleConns() == 0 {
+		p.gate.failed(err)
+		if p.conns.Stat().TotalConns() == 0 {
 			return nil, err
 		}
 		select {
@@ -144,16 +150,9 @@ func (p *Pool) silence(ctx context.Context, err error) {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}
-	p.failed(err)
+	p.gate.failed(err)
 	if p.silent.CompareAndSwap(false, true) {
 		p.log.Warn(p.name+" does not answer", "error", err)
-	}
-}
-
-// failed tells the gate of a failure, unless it is the gate's own refusal.
-func (p *Pool) failed(err error) {
-	if !errors.Is(err, errDialsSpent) {
-		p.gate.failed()
 	}
 }
 

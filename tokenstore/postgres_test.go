@@ -162,6 +162,8 @@ func TestOddRowsGrantLess(t *testing.T) {
 }
 
 func TestATableThatCannotBeReadIsNotAnUnknownToken(t *testing.T) {
+	dsn := tokenstoretest.Postgres(t)
+	role := tokenstoretest.Role(t, dsn)
 	insertOne := `INSERT INTO oauth_access_tokens VALUES ('\x%s', '` + uuid.NewString() + `', '` + client.String() + `', NULL, 'Bearer', NULL,
 		'{}', NULL, '{}', now(), now(), now() + '1 hour')`
 	for _, change := range []string{
@@ -176,10 +178,10 @@ func TestATableThatCannotBeReadIsNotAnUnknownToken(t *testing.T) {
 		"REVOKE SELECT ON oauth_access_tokens FROM PUBLIC",
 	} {
 		t.Run(change, func(t *testing.T) {
-			dsn := tokenstoretest.Postgres(t)
 			d := newRecord().Digest
-			tokenstoretest.Exec(t, dsn, looseTable, fmt.Sprintf(insertOne, d), "GRANT SELECT ON oauth_access_tokens TO PUBLIC")
-			store := openPostgres(t, tokenstoretest.Role(t, dsn), tokenstore.PostgresOptions{})
+			tokenstoretest.Exec(t, dsn, "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC",
+				looseTable, fmt.Sprintf(insertOne, d), "GRANT SELECT ON oauth_access_tokens TO PUBLIC")
+			store := openPostgres(t, role, tokenstore.PostgresOptions{})
 			_, err := store.Lookup(t.Context(), d)
 			require.NoError(t, err)
 			tokenstoretest.Exec(t, dsn, change)
@@ -231,7 +233,7 @@ func TestDeletingAnOwnerDeletesTheTokens(t *testing.T) {
 func TestLookupsShareTheConnectionsThatTheServerAllows(t *testing.T) {
 	dsn := guestDatabase(t)
 	r := insert(t, openPostgres(t, dsn, tokenstore.PostgresOptions{}), nil)
-	store := openPostgres(t, tokenstoretest.Role(t, dsn, "GRANT SELECT ON oauth_access_tokens TO ROLE", "ALTER ROLE ROLE CONNECTION LIMIT 2"),
+	store := openPostgres(t, tokenstoretest.Role(t, dsn, "GRANT SELECT ON oauth_access_tokens TO ROLE", "ALTER role ROLE CONNECTION LIMIT 2"),
 		tokenstore.PostgresOptions{})
 	_, err := store.Lookup(t.Context(), r.Digest)
 	require.NoError(t, err)

@@ -100,6 +100,9 @@ func (r *Record) fill(now time.Time, precision time.Duration) {
 	if r.UpdatedAt.IsZero() {
 		r.UpdatedAt = r.CreatedAt
 	}
+	if !r.UserID.Valid {
+		r.UserID = uuid.NullUUID{}
+	}
 	if r.Scopes == nil {
 		r.Scopes = []string{}
 	}

@@ -17,7 +17,7 @@ IF to_regnamespace({{.SchemaLiteral}}) IS NULL THEN
 END IF;
 SET LOCAL search_path TO {{.Schema}};
 {{end}}
-IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'token_type' AND typnamespace = current_schema()::regnamespace) THEN
+IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'token_type' AND typnamespace = to_regnamespace(quote_ident(current_schema()))) THEN
     CREATE TYPE token_type AS ENUM ('Bearer', 'DPoP');
 END IF;
 
