@@ -1,6 +1,8 @@
 package cache_test
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -32,7 +34,7 @@ func (c *clock) set(t time.Time)         { c.nanos.Store(t.UnixNano()) }
 func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
 
 func TestProofs(t *testing.T) {
-	testReplay(t, func(*testing.T) dpop.Replay { return cache.NewProofs(1<<20, nil) })
+	testReplay(t, func(_ testing.TB, now func() time.Time) []dpop.Replay { return []dpop.Replay{cache.NewProofs(1<<20, now)} })
 }
 
 func TestProofsFreesAKeyWhenItsTimeIsOver(t *testing.T) {
@@ -281,4 +283,9 @@ func heap() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+// replayKey is the n-th of a series of keys.
+func replayKey(n uint64) dpop.ReplayKey {
+	return sha256.Sum256(binary.BigEndian.AppendUint64(nil, n))
 }
