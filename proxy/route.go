@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -124,6 +125,9 @@ func register(mux *http.ServeMux, rt *route) (err error) {
 func (t *table) find(r *http.Request, here *origin) (*route, *refusal) {
 	probe := *r
 	probe.Host = here.host // as the patterns spell it
+	if r.URL.Path == "" {  // as an absolute target may have it (RFC 9112 §3.2.2)
+		probe.URL = &url.URL{Path: "/"}
+	}
 	h, pattern := t.mux.Handler(&probe)
 	if rt, ok := h.(*route); ok {
 		return rt, nil
