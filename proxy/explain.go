@@ -3,7 +3,9 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dpopgate/dpopgate/dpop"
@@ -81,21 +83,34 @@ var checks = []check{
 type Explanation struct {
 	Checks  []Check
 	Allowed bool
-	Event   Event // what is known of the request, its proof and its token
+	Status  int       // of the refusal
+	Code    dpop.Code // of the refusal
+	Event   Event     // what is known of the request, its proof and its token
 }
 
 // Explain takes a request through the checks that ServeHTTP makes, by the same code, as if it had come at the given
-// time. It forwards nothing and uses no proof up: whether a proof was used before is left out.
+// time. Its URL is the one that the client called, prefix included. Explain forwards nothing and uses no proof up:
+// whether a proof was used before is left out.
 func (g *Gateway) Explain(ctx context.Context, r *http.Request, at time.Time) Explanation {
 	t := *g.table.Load()
+	r = r.WithContext(ctx)
+	r.RequestURI = r.URL.RequestURI()
+	if here := t.here(r.Host); here != nil && strings.HasPrefix(r.RequestURI, here.Prefix()+"/") {
+		r.RequestURI = r.RequestURI[len(here.Prefix()):]
+		r.URL, _ = url.ParseRequestURI(r.RequestURI) // which is what a server does; a bad one fails at its target
+		if r.URL == nil {
+			r.URL = &url.URL{}
+		}
+	}
 	v := *t.verifier
 	v.Replay, v.Started = unused{}, time.Time{}
 	t.verifier = &v
 	x := &exchange{table: &t, o: &g.o, now: at}
-	f := x.decide(r.WithContext(ctx))
+	f := x.decide(r)
 	e := Explanation{Allowed: f == nil, Event: x.event}
 	failed := len(checks)
 	if f != nil {
+		e.Status, e.Code = f.status, f.code
 		failed = slices.IndexFunc(checks, func(c check) bool { return slices.Contains(c.reasons, f.reason) })
 	}
 	for i, c := range checks {

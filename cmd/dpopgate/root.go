@@ -68,6 +68,7 @@ func newRootCommand(e *env) *cobra.Command {
 		newDemoCommand(e),
 		newKeyCommand(e),
 		newProofCommand(e),
+		newExplainCommand(e),
 		newInitCommand(e),
 		newValidateCommand(e),
 		newServeCommand(e),
