@@ -34,7 +34,9 @@ func (c *clock) set(t time.Time)         { c.nanos.Store(t.UnixNano()) }
 func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
 
 func TestProofs(t *testing.T) {
-	testReplay(t, func(_ testing.TB, now func() time.Time) []dpop.Replay { return []dpop.Replay{cache.NewProofs(1<<20, now)} })
+	testReplay(t, func(_ testing.TB, now func() time.Time) []dpop.Replay {
+		return []dpop.Replay{cache.NewProofs(1<<20, now)}
+	})
 }
 
 func TestProofsFreesAKeyWhenItsTimeIsOver(t *testing.T) {

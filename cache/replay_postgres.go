@@ -27,9 +27,9 @@ type PostgresProofsOptions struct {
 	// TokenTable is the table in whose schema dpopgate_proofs is, as tokenstore.PostgresOptions has it; empty:
 	// tokenstore.DefaultTable.
 	TokenTable string
-	Timeout    time.Duration // of one Claim or Ping, waiting for a connection included; 0: tokenstore.DefaultTimeout
-	Log        *slog.Logger  // told when the database stops answering and when it answers again; nil: nobody is
-	Now        func() time.Time
+	Timeout    time.Duration    // of one Claim or Ping, waiting for a connection included; 0: tokenstore.DefaultTimeout
+	Log        *slog.Logger     // told when the database stops answering and when it answers again; nil: nobody is
+	Now        func() time.Time // the clock; nil: time.Now
 }
 
 // PostgresProofs is a dpop.Replay in a table of its own, dpopgate_proofs, shared by all instances on one database. It is
@@ -41,6 +41,7 @@ type PostgresProofsOptions struct {
 type PostgresProofs struct {
 	pool  *tokenstore.Pool
 	table string // as SQL takes it
+	take  string // the statement of Claim
 	now   func() time.Time
 	slack time.Duration
 	log   *slog.Logger
@@ -63,7 +64,7 @@ func OpenPostgresProofs(dsn string, o PostgresProofsOptions) (*PostgresProofs, e
 		return nil, fmt.Errorf("opening replay store: %w", err)
 	}
 	p := &PostgresProofs{
-		pool: pool, table: table, now: clockOf(o.Now), slack: slack, log: loggerOf(o.Log),
+		pool: pool, table: table, take: fmt.Sprintf(claimSQL, table), now: clockOf(o.Now), slack: slack, log: loggerOf(o.Log),
 		stop: stop, stopped: make(chan struct{}),
 	}
 	go p.keepPurging(ctx)
@@ -112,9 +113,8 @@ func (p *PostgresProofs) Claim(ctx context.Context, k dpop.ReplayKey, until time
 }
 
 func (p *PostgresProofs) claim(ctx context.Context, k dpop.ReplayKey, until time.Time) (fresh, late, unsure bool, err error) {
-	statement := fmt.Sprintf(claimSQL, p.table)
 	err = p.pool.Read(ctx, "claiming a proof", func(ctx context.Context, c *pgxpool.Conn) error {
-		err := c.QueryRow(ctx, statement, k[:], until, p.slack).Scan(&fresh, &late)
+		err := c.QueryRow(ctx, p.take, k[:], until, p.slack).Scan(&fresh, &late)
 		if err != nil && !pgconn.SafeToRetry(err) {
 			unsure = true
 		}

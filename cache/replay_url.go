@@ -31,6 +31,9 @@ func parseValkeyURL(s string) (o valkey.ClientOption, err error) {
 			"and write one in a password as %3F or %23")
 	}
 	authority, database, _ := strings.Cut(rest, "/")
+	if strings.Contains(database, "@") {
+		return o, errors.New("the URL of the replay store has a / before an @: write one in a user or password as %2F")
+	}
 	if at := strings.LastIndexByte(authority, '@'); at >= 0 {
 		if o.Username, o.Password, err = credentials(authority[:at]); err != nil {
 			return o, err
@@ -50,8 +53,7 @@ func parseValkeyURL(s string) (o valkey.ClientOption, err error) {
 	if database != "" {
 		n, err := strconv.ParseUint(database, 10, 16)
 		if err != nil {
-			return o, errors.New("the path in the URL of the replay store is no database number, such as /0: write a / in " +
-				"a password as %2F")
+			return o, errors.New("the path in the URL of the replay store is no database number, such as /0")
 		}
 		o.SelectDB = int(n)
 	}
