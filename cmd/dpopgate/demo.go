@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/dpopgate/dpopgate/config"
@@ -26,8 +25,8 @@ import (
 var demoConfig []byte
 
 func newDemoCommand(e *env) *cobra.Command {
-	var listen string
-	var once, printConfig bool
+	o := demoOptions{config: demoConfig}
+	var printConfig bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show it all in one process: nothing to configure, nothing to install",
@@ -40,18 +39,25 @@ func newDemoCommand(e *env) *cobra.Command {
 				_, err := e.stdout.Write(demoConfig)
 				return err
 			}
-			return runDemo(cmd.Context(), e, listen, once)
+			return runDemo(cmd.Context(), e, o)
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8080", "the `HOST:PORT` of the gateway, on this machine; port 0: any that is free")
-	cmd.Flags().BoolVar(&once, "once", false, "play the story and end")
+	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:8080", "the `HOST:PORT` of the gateway, on this machine; port 0: any that is free")
+	cmd.Flags().BoolVar(&o.once, "once", false, "play the story and end")
 	cmd.Flags().BoolVar(&printConfig, "print-config", false, "print the gateway's config and end")
 	return cmd
 }
 
+// demoOptions are what a demo is started with.
+type demoOptions struct {
+	listen string
+	once   bool
+	config []byte // of the gateway
+}
+
 // runDemo starts everything, plays the story, and serves until it is told to stop. All that it makes is gone when it
 // returns.
-func runDemo(ctx context.Context, e *env, listen string, once bool) error {
+func runDemo(ctx context.Context, e *env, o demoOptions) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	// A closed terminal or pipe ends the demo as Ctrl-C does, or else it would leave its files behind.
@@ -64,12 +70,12 @@ func runDemo(ctx context.Context, e *env, listen string, once bool) error {
 		case <-ctx.Done():
 		}
 	}()
-	d, err := startDemo(ctx, e, listen)
+	d, err := startDemo(ctx, e, o)
 	defer d.close()
 	if err == nil {
 		err = d.play(ctx)
 	}
-	if err == nil && !once {
+	if err == nil && !o.once {
 		d.invite()
 		<-ctx.Done()
 	}
@@ -88,19 +94,19 @@ type demo struct {
 	url     string
 	api     *orderAPI
 	apiURL  string
+	issuer  *demoIssuer
 	keyFile string
 	key     *dpop.Key
 	token   tokenstore.Token
-	record  *tokenstore.Record
 
 	live   live
 	closes []func() // last first
 }
 
 // startDemo starts all parts. The demo it returns has to be closed also when there is an error.
-func startDemo(ctx context.Context, e *env, listen string) (*demo, error) {
+func startDemo(ctx context.Context, e *env, o demoOptions) (*demo, error) {
 	d := &demo{out: e.stdout, ink: newInk(e), command: invocation(e), api: newOrderAPI()}
-	host, listeners, err := demoListen(listen)
+	host, listeners, err := demoListen(o.listen)
 	if err != nil {
 		return d, err
 	}
@@ -114,13 +120,17 @@ func startDemo(ctx context.Context, e *env, listen string) (*demo, error) {
 		return d, fmt.Errorf("making a temporary folder: %w", err)
 	}
 	d.onClose(func() { os.RemoveAll(folder) })
-	if err := d.startAPI(); err != nil {
+	upstream, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
 		return d, fmt.Errorf("starting the sample API: %w", err)
 	}
-	s, err := d.startGateway(ctx, map[string]string{"DEMO_PORT": port, "DEMO_FOLDER": folder, "DEMO_ORDERS": d.apiURL})
+	d.onClose(func() { upstream.Close() })
+	d.apiURL = "http://" + upstream.Addr().String()
+	s, err := d.startGateway(ctx, o.config, map[string]string{"DEMO_PORT": port, "DEMO_FOLDER": folder, "DEMO_ORDERS": d.apiURL})
 	if err != nil {
 		return d, err
 	}
+	d.serve(upstream, newHTTPServer(d.upstream(), config.Limits{}, slog.New(slog.DiscardHandler), "demo"))
 	d.keyFile = filepath.Join(folder, "client.jwk")
 	if err := d.leaveCredentials(port); err != nil {
 		return d, fmt.Errorf("writing the client's credentials: %w", err)
@@ -140,20 +150,6 @@ func (d *demo) close() {
 	}
 }
 
-// startAPI serves the sample API, and the page about the demo, on a free port.
-func (d *demo) startAPI() error {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	d.apiURL = "http://" + l.Addr().String()
-	mux := http.NewServeMux()
-	mux.Handle("/orders/", d.api)
-	mux.Handle("GET /{$}", demoPage(d.url, d.commands()))
-	d.serve(l, newHTTPServer(mux, config.Limits{}, slog.New(slog.DiscardHandler), "demo"))
-	return nil
-}
-
 // serve serves until the demo ends; requests under way then have a second.
 func (d *demo) serve(l net.Listener, server *http.Server) {
 	go server.Serve(l)
@@ -167,8 +163,8 @@ func (d *demo) serve(l net.Listener, server *http.Server) {
 }
 
 // startGateway wires the gateway as `serve` does, and issues a token to a new client.
-func (d *demo) startGateway(ctx context.Context, variables map[string]string) (*server, error) {
-	c, err := config.Parse("demo.yaml", demoConfig, func(name string) (string, bool) {
+func (d *demo) startGateway(ctx context.Context, text []byte, variables map[string]string) (*server, error) {
+	c, err := config.Parse("demo.yaml", text, func(name string) (string, bool) {
 		value, ok := variables[name]
 		return value, ok
 	})
@@ -181,37 +177,20 @@ func (d *demo) startGateway(ctx context.Context, variables map[string]string) (*
 		return nil, err
 	}
 	d.onClose(s.close)
-	if err := d.issue(ctx, s.store, digesterOf(c.Store)); err != nil {
+	d.issuer = &demoIssuer{store: s.store, digester: digesterOf(c.Store)}
+	if err := d.issue(ctx); err != nil {
 		return nil, fmt.Errorf("issuing a token: %w", err)
 	}
 	return s, nil
 }
 
-// The client and the user that the demo's token is for.
-var (
-	demoClient = uuid.MustParse("c11e4700-0000-4000-8000-000000000001")
-	demoUser   = uuid.MustParse("a11ce000-0000-4000-8000-000000000002")
-)
-
-// demoLife is how long the demo's token is good: longer than anybody looks at a demo.
-const demoLife = 24 * time.Hour
-
-func (d *demo) issue(ctx context.Context, store tokenstore.Store, digester tokenstore.Digester) error {
-	key, err := dpop.NewKey(dpop.ES256)
-	if err != nil {
+// issue makes a client's key and has a token issued for it.
+func (d *demo) issue(ctx context.Context) (err error) {
+	if d.key, err = dpop.NewKey(dpop.ES256); err != nil {
 		return err
 	}
-	d.key, d.token = key, tokenstore.NewToken()
-	d.record = &tokenstore.Record{
-		Digest:    digester.Digest(d.token),
-		ClientID:  demoClient,
-		UserID:    uuid.NullUUID{UUID: demoUser, Valid: true},
-		TokenType: tokenstore.DPoP,
-		DPoPJKT:   string(key.Thumbprint()),
-		Scopes:    []string{"orders:read"},
-		ExpiresAt: time.Now().Add(demoLife),
-	}
-	return store.Insert(ctx, d.record)
+	d.token, err = d.issuer.issue(ctx, string(d.key.Thumbprint()))
+	return err
 }
 
 // leaveCredentials writes the key for whoever wants to sign with a program of their own, and key and token for `call`.

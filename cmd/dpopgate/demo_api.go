@@ -1,9 +1,7 @@
 package main
 
 import (
-	_ "embed"
 	"encoding/json"
-	"html/template"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,7 +12,8 @@ import (
 // orderAPI is the sample legacy API of the demo: it believes whatever its headers say, as such APIs do behind a
 // gateway. Each answer also says what it was told about its caller.
 type orderAPI struct {
-	story atomic.Int64 // how many requests of the story have come here
+	seen  atomic.Int64 // how many requests have come here
+	story atomic.Int64 // how many of them are the story's
 	mux   *http.ServeMux
 
 	mu     sync.Mutex
@@ -58,6 +57,7 @@ func newOrderAPI() *orderAPI {
 
 // ServeHTTP answers requests below /orders/.
 func (a *orderAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.seen.Add(1)
 	if r.UserAgent() == storyAgent {
 		a.story.Add(1)
 	}
@@ -108,25 +108,4 @@ func readCaller(h http.Header) caller {
 		}
 	}
 	return c
-}
-
-//go:embed demo.html
-var demoPageText string
-
-var demoPageTemplate = template.Must(template.New("page").Parse(demoPageText))
-
-// demoPage is the page at the demo's /. It is a part of the upstream, behind a public route, so that the gateway of the
-// demo is no other than the real one.
-func demoPage(url string, commands []demoCommand) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		h := w.Header()
-		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		demoPageTemplate.Execute(w, struct {
-			URL      string
-			Commands []demoCommand
-		}{url, commands})
-	})
 }

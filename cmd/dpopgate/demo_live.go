@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +24,9 @@ func (l *live) start(out io.Writer, in ink) {
 }
 
 func (l *live) write(ev *proxy.Event) {
+	if strings.HasPrefix(ev.Path, pageFiles) && ev.Verdict == proxy.Passed { // what the page needs for itself
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.out == nil {
