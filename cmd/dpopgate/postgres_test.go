@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -51,7 +52,10 @@ func TestServeReadsTheTokensOfAnAuthorizationServer(t *testing.T) {
 			VALUES ('\x%x', '%s', 'DPoP', '%s', '{orders:read}', now() + interval '1 hour')`, mac.Sum(nil), client, jkt))
 
 	upstream, got := answering(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "orders\n") })
-	reader := tokenstoretest.Role(t, owner, "GRANT SELECT ON oauth_access_tokens TO {role}")
+	reader := tokenstoretest.Role(t, owner)
+	role, err := pgx.ParseConfig(reader)
+	require.NoError(t, err)
+	tokenstoretest.Exec(t, owner, "GRANT SELECT ON oauth_access_tokens TO "+role.User)
 	g := startGatewayOn(t, fmt.Sprintf("{postgres: %q, digest: hmac-sha256, digest_key: %q}", reader, pepper),
 		"  - {match: /, upstream: "+upstream+", scopes: [orders:read]}", "cache: {ttl: 0s}\nlimits: {drain_delay: 0s}")
 	assert.Equal(t, http.StatusOK, fetch(t, g.admin+"/readyz").StatusCode)
