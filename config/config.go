@@ -73,6 +73,8 @@ type ACME struct {
 	CARoot string `yaml:"ca_root"`
 	// A folder, or "store" for the Postgres of store.
 	Storage string `yaml:"storage" default:"./certificates"`
+	// Encrypts what storage: store keeps, private keys above all: at least 16 bytes, the same on the whole fleet.
+	StorageKey Secret `yaml:"storage_key"`
 }
 
 // Certificate is a certificate and its key on disk, both PEM.

@@ -247,6 +247,13 @@ func (f *file) checkTLS(c *Config) {
 	case t.ACME.Storage == "store" && c.Store.Postgres == "":
 		f.reject("tls.acme.storage", "name a folder", "needs store.postgres")
 	}
+	switch {
+	case t.ACME.StorageKey == "":
+	case t.ACME.Storage != "store":
+		f.reject("tls.acme.storage_key", "leave it out, or set storage: store", "is for storage: store only")
+	default:
+		f.checkKeyLength("tls.acme.storage_key", t.ACME.StorageKey)
+	}
 }
 
 // require refuses an empty value.
