@@ -9,7 +9,6 @@ var pending = map[string]func(v any) bool{
 	"listen.trusted_proxies": nil,
 	"tls":                    nil,
 	"cache.stale_on_error":   nil,
-	"dpop.replay":            nil,
 	"identity.assertion":     nil,
 	"upstreams.*.targets":    func(v any) bool { return len(v.([]string)) <= 1 },
 	"upstreams.*.balance":    nil,

@@ -33,6 +33,9 @@ func (c *Config) Warnings() []string {
 	if c.DPoP.Replay == "memory" && c.Store.Postgres != "" {
 		warn("dpop.replay is memory, which is exact on one instance; several need postgres or redis, or nonce: required")
 	}
+	if sendsPasswordInClear(string(c.DPoP.Replay)) {
+		warn("dpop.replay sends its password to another machine without TLS: rediss:// and valkeys:// have it")
+	}
 	if c.Identity.Authorization != "remove" {
 		warn("identity.authorization is %s: upstreams see the token", c.Identity.Authorization)
 	}

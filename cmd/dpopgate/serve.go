@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -75,6 +76,9 @@ func newServer(ctx context.Context, path string, c *config.Config, e *env) (*ser
 // wire opens the store and builds the gateway on it. events hears of each request.
 func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error) {
 	c := s.config
+	if c.DPoP.Replay != "memory" { // until the stores of package cache are opened here
+		return errors.New("dpop.replay: serve has only memory yet")
+	}
 	if s.store, err = openStore(ctx, c.Store, s.log); err != nil {
 		return err
 	}
