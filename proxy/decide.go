@@ -26,7 +26,8 @@ type exchange struct {
 	token    string
 	accepted dpop.Accepted
 	record   *tokenstore.Record // nil on public routes
-	sent     time.Time          // when the request went to the upstream
+	body     received
+	sent     time.Time // when the request went to the upstream
 }
 
 // decide is steps 1 to 7. Without a refusal the request is a preflight (asked is set), one for the metadata (route is

@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/dpopgate/dpopgate/dpop"
@@ -22,7 +23,26 @@ func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKe
 // forward is step 8.
 func (x *exchange) forward(w http.ResponseWriter, r *http.Request) {
 	x.sent = x.o.Now()
-	x.route.upstream.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+	if r.ContentLength != 0 {
+		x.body.ReadCloser = r.Body
+		r.Body = &x.body
+	}
+	x.route.upstream.proxy.ServeHTTP(w, r)
+}
+
+// received is a request's body. It remembers whether reading it failed: that is the client's doing, not the upstream's.
+type received struct {
+	io.ReadCloser
+	failed atomic.Bool // read while the transport may still be reading
+}
+
+func (b *received) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
+		b.failed.Store(true)
+	}
+	return n, err
 }
 
 // rewrite makes the upstream's request. ReverseProxy has taken the hop-by-hop fields out by now, those that the client
@@ -99,6 +119,8 @@ func upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case r.Context().Err() != nil:
 		f.reason, f.description = ClientGone, "the client left"
+	case x.body.failed.Load():
+		f = refuseRequest(http.StatusBadRequest, RequestBodyFailed, "the body of the request is malformed or broke off")
 	case errors.As(err, &dial) && dial.Op == "dial":
 		f.reason, f.description = UpstreamDown, "no connection to the upstream"
 	case errors.As(err, &late) && late.Timeout():

@@ -154,6 +154,9 @@ type counter struct {
 }
 
 func (c *counter) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		return // net/http says so by itself once the body is read; the upstream's would be a second one
+	}
 	if c.status < 200 { // 1xx come before the one that counts
 		c.status = status
 	}
