@@ -338,24 +338,7 @@ func (f *file) checkDPoP(c *Config) {
 	if d.NonceKey != "" {
 		f.checkKeyLength("dpop.nonce_key", d.NonceKey)
 	}
-	switch replay := string(d.Replay); {
-	case replay == "memory":
-	case replay == "postgres":
-		if c.Store.Postgres == "" {
-			f.reject("dpop.replay", "use memory, or give store.postgres", "postgres needs store.postgres")
-		}
-	case !isReplayURL(replay):
-		hint := didYouMean(replay, []string{"memory", "postgres"})
-		if hint == "" {
-			hint = "want memory, postgres, or a redis://, rediss://, valkey:// or valkeys:// URL"
-		}
-		f.reject("dpop.replay", hint, "not a place to remember proofs in")
-	}
-}
-
-func isReplayURL(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && u.Host != "" && slices.Contains([]string{"redis", "rediss", "valkey", "valkeys"}, u.Scheme)
+	f.checkReplay(c)
 }
 
 // checkNoRepeats refuses a value that a list has twice.
