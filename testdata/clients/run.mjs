@@ -1,10 +1,10 @@
-// Plays one client against the gateway and prints what came of it as JSON.
-// Arguments: CLIENT ALG SKEW_SECONDS. Environment: GATEWAY (its URL), ISSUER (binds a token to a thumbprint).
+// Plays clients against the gateway, one after the other, and prints what came of each as a line of JSON.
+// Arguments: SKEW_SECONDS CLIENT:ALG…. Environment: GATEWAY (its URL), ISSUER (binds a token to a thumbprint).
 // Each client is used as its documentation says, with no special case for the gateway.
 import { createHash, randomUUID } from 'node:crypto'
 import * as jose from 'jose'
 
-const [client, alg, skew] = process.argv.slice(2)
+const [skew, ...plays] = process.argv.slice(2)
 const { GATEWAY, ISSUER } = process.env
 
 // A client's wrong clock.
@@ -31,7 +31,7 @@ const jsonHeaders = (r) => (r.body ? { 'content-type': 'application/json' } : {}
 
 /** An oauth4webapi of either version. */
 function webapi(name) {
-  return async () => {
+  return async (alg) => {
     const oauth = await import(name)
     const pair = await oauth.generateKeyPair(alg)
     const access = await token(await thumbprint(pair.publicKey))
@@ -54,8 +54,8 @@ function webapi(name) {
 
 /** A client that only signs, used with fetch and one retry. */
 function signer(make) {
-  return async () => {
-    const { access, prove } = await make()
+  return async (alg) => {
+    const { access, prove } = await make(alg)
     let nonce
     return async (r) => {
       const call = async () =>
@@ -74,7 +74,7 @@ function signer(make) {
 }
 
 const clients = {
-  dpop: signer(async () => {
+  dpop: signer(async (alg) => {
     const DPoP = await import('dpop')
     const pair = await DPoP.generateKeyPair(alg)
     const access = await token(await thumbprint(pair.publicKey))
@@ -84,7 +84,7 @@ const clients = {
   oauth4webapi: webapi('oauth4webapi'),
   'oauth4webapi-before': webapi('oauth4webapi-before'),
 
-  'openid-client': async () => {
+  'openid-client': async (alg) => {
     const openid = await import('openid-client')
     const config = new openid.Configuration({ issuer: 'https://as.example.test' }, 'c')
     openid.allowInsecureRequests(config)
@@ -97,7 +97,7 @@ const clients = {
       })
   },
 
-  mcp: async () => {
+  mcp: async (alg) => {
     const mcp = await import('@modelcontextprotocol/client')
     const session = await mcp.DpopSession.create({ alg })
     const access = await token(session.thumbprint)
@@ -105,7 +105,7 @@ const clients = {
     return (r) => signed(r.url, { method: r.method, body: r.body, headers: jsonHeaders(r) })
   },
 
-  atproto: async () => {
+  atproto: async (alg) => {
     const { Key } = await import('@atproto/jwk')
     const { dpopFetchWrapper } = await import('./node_modules/@atproto/oauth-client/dist/fetch-dpop.js')
     const pair = await jose.generateKeyPair(alg, { extractable: true })
@@ -169,15 +169,18 @@ const clients = {
   }),
 }
 
-const result = { client, alg, statuses: [], bodies: [] }
-try {
-  const call = await clients[client]()
-  for (const r of requests) {
-    const res = await call(r)
-    result.statuses.push(res.status)
-    result.bodies.push(await res.text())
+for (const play of plays) {
+  const [client, alg] = play.split(':')
+  const result = { client, alg, statuses: [], bodies: [] }
+  try {
+    const call = await clients[client](alg)
+    for (const r of requests) {
+      const res = await call(r)
+      result.statuses.push(res.status)
+      result.bodies.push(await res.text())
+    }
+  } catch (err) {
+    result.error = `${err.name}: ${err.message} ${err.cause ?? ''}`
   }
-} catch (err) {
-  result.error = `${err.name}: ${err.message} ${err.cause ?? ''}`
+  console.log(JSON.stringify(result))
 }
-console.log(JSON.stringify(result))
