@@ -117,6 +117,9 @@ var oddSignatures = map[string]func(p *player, key *dpop.Key, text string, sig [
 		one[31], one[63] = 1, 1
 		return one
 	},
+	"wide": func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte {
+		return append(append(sig[:32:32], 0), sig[32:]...)
+	},
 	"double": func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte { return append(sig, sig...) },
 	"hmac-jwk": func(_ *player, key *dpop.Key, text string, _ []byte) []byte {
 		return mac([]byte(publicJWK(key)), text)
