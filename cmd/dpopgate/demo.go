@@ -224,7 +224,7 @@ func (d *demo) commands() []demoCommand {
 // invite says how to go on by hand, and starts to show what the gateway decides.
 func (d *demo) invite() {
 	in := d.ink
-	fmt.Fprintf(d.out, "%sThe demo goes on%s at %s with\n\n  token  %s\n  key    %s\n\nTo paste in another terminal:\n\n",
+	fmt.Fprintf(d.out, "%[1]sThe demo goes on%[2]s at %[3]s with\n\n  page   %[3]s/ to try it all in a browser\n  token  %[4]s\n  key    %[5]s\n\nTo paste in another terminal:\n\n",
 		in.bold, in.reset, d.url, string(d.token), d.keyFile)
 	for _, c := range d.commands() {
 		fmt.Fprintf(d.out, "  %s# %s%s\n  %s\n\n", in.dim, c.What, in.reset, c.Line)

@@ -142,11 +142,11 @@ const tries = {
     command: call(`--attack no-proof ${here}`),
   },
   nonce: {
-    title: '… and answer with the nonce', sender: 'the client', want: 'passed', follows: true,
+    title: 'Answered with the nonce', label: '… and answer with the nonce', sender: 'the client', want: 'passed', follows: true,
     make: ({ request, answer }) => signed({
       method: request.method, path: new URL(request.url).pathname,
       changes: { iat: request.proof.claims.iat, nonce: answer.nonce },
-      wrong: { nonce: 'the gateway’s own: this was signed just now' },
+      wrong: { nonce: 'just given' },
     }),
     says: 'The clock is as wrong as before, but a proof over a fresh nonce cannot have been made earlier: honest clients answer like this by themselves, and a thief without the key cannot.',
   },
@@ -290,7 +290,7 @@ function showAnswer({ status, statusText, challenges, nonce, body }) {
 function show(entry) {
   const { name, request, answer, verdict, seen } = entry;
   const what = tries[name];
-  $('title').replaceChildren(span('verdict', verdicts[verdict]), ' ', span('what', what.title.replace(/^… /, '')));
+  $('title').replaceChildren(span('verdict', verdicts[verdict]), ' ', span('what', what.title));
   $('sentence').textContent = explain(entry);
   $('sender').textContent = what.sender ?? 'the thief';
   $('seen').textContent = seen === null ? 'unknown' : `${seen} request${seen === 1 ? '' : 's'} so far`;
@@ -313,9 +313,11 @@ function showLogged(entry) {
     element('td', {}, String(answer.status || '—')), element('td', {}, span('verdict', verdicts[verdict]))));
 }
 
-// reveal brings the stage into sight where the buttons fill the screen.
+// reveal brings the stage into sight where it is not, or what is marked in the request is not.
 function reveal() {
-  if ($('result').getBoundingClientRect().top > innerHeight / 2 || $('result').getBoundingClientRect().top < 0) {
+  const stage = $('result').getBoundingClientRect();
+  const marked = document.querySelector('#request mark')?.getBoundingClientRect() ?? stage;
+  if (stage.top < 0 || stage.top > innerHeight / 2 || marked.top > innerHeight - 40) {
     const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
     $('result').scrollIntoView({ behavior: calm ? 'auto' : 'smooth', block: 'start' });
   }
@@ -336,9 +338,9 @@ async function run(name) {
 }
 
 function tryButton(name) {
-  const { title, hint } = tries[name];
+  const { title, label, hint } = tries[name];
   return element('button', { type: 'button', 'data-try': name, click: async () => { await run(name); reveal(); } },
-    title, hint ? element('small', {}, hint) : null);
+    label ?? title, hint ? element('small', {}, hint) : null);
 }
 
 async function tryToExport() {

@@ -131,9 +131,50 @@ func TestDemoHasAPage(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusOK, res.StatusCode)
 	assert.Equal(t, "text/html; charset=utf-8", res.Header.Get("Content-Type"))
-	assert.Contains(t, res.Header.Get("Content-Security-Policy"), "default-src 'none'")
+	policy := res.Header.Get("Content-Security-Policy")
+	assert.Contains(t, policy, "default-src 'none'")
+	assert.NotContains(t, policy, "unsafe")
 	assert.Contains(t, string(body), "call --attack stolen-token "+demo.url+"/orders/")
 	assert.Equal(t, exitOK, demo.stop())
+}
+
+func TestDemoGivesTokensToItsOwnPagesOnly(t *testing.T) {
+	privateFolders(t)
+	d, err := startDemo(t.Context(), shell{}.env(io.Discard, io.Discard, nil), demoOptions{listen: "127.0.0.1:0", config: demoConfig})
+	defer d.close()
+	require.NoError(t, err)
+	good := string(d.key.Thumbprint())
+	ask := func(query, origin string) (int, string) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d.url+"/demo/token"+query, nil)
+		require.NoError(t, err)
+		if origin != "" {
+			r.Header.Set("Origin", origin)
+		}
+		res, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		return res.StatusCode, string(body)
+	}
+	status, body := ask("?jkt="+good, d.url)
+	assert.Equal(t, http.StatusOK, status)
+	assert.Regexp(t, `^\{"access_token":"\S{43}","token_type":"DPoP","expires_in":86400,"scope":"orders:read"\}\n$`, body)
+
+	for _, query := range []string{"", "?jkt=", "?jkt=short", "?jkt=" + good + "A", "?jkt=" + good[:42] + "!"} {
+		status, body := ask(query, "")
+		assert.Equal(t, http.StatusBadRequest, status, query)
+		assert.Contains(t, body, `"error":"invalid_request"`, query)
+	}
+	status, _ = ask("?jkt="+good, "http://elsewhere.example")
+	assert.Equal(t, http.StatusForbidden, status)
+
+	d.issuer.given.Store(maxTokens - 1)
+	status, _ = ask("?jkt="+good, "")
+	assert.Equal(t, http.StatusOK, status)
+	status, body = ask("?jkt="+good, "")
+	assert.Equal(t, http.StatusTooManyRequests, status)
+	assert.Contains(t, body, "start it again")
 }
 
 func TestDemoCredentialsArePrivate(t *testing.T) {
