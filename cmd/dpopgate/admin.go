@@ -9,9 +9,10 @@ import (
 	"strings"
 )
 
-// adminHandler answers at listen.admin: whether the process lives, and whether it should get requests.
-func adminHandler(ready *readiness, address string) http.Handler {
+// adminHandler answers at listen.admin: whether the process lives, whether it should get requests, and its metrics.
+func adminHandler(ready *readiness, m *metrics, address string) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", m.handler())
 	for _, path := range []string{"/healthz", "/livez", "/ping"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { answerProbe(w, http.StatusOK, "ok\n") })
 	}

@@ -15,14 +15,17 @@ import (
 
 // connection is an attempt to reach what the gateway depends on.
 type connection struct {
-	What    string `json:"what"` // store, or the name of an upstream
+	What    string `json:"what"` // store, replay store, or the name of an upstream
 	Address string `json:"address"`
 	Error   string `json:"error,omitempty"` // empty: it was reached
 }
 
-// tryAll reaches the store and all targets of all upstreams, one after the other.
+// tryAll reaches the stores and all targets of all upstreams, one after the other.
 func tryAll(ctx context.Context, c *config.Config) []connection {
 	tried := []connection{{"store", storeName(c.Store), textOf(tryStore(ctx, c))}}
+	if at := replayName(c.DPoP.Replay); at != "memory" {
+		tried = append(tried, connection{"replay store", at, textOf(tryReplay(ctx, c))})
+	}
 	try := func(what, target string, u config.Upstream) {
 		tried = append(tried, connection{what, target, textOf(tryTarget(ctx, target, u))})
 	}
@@ -61,6 +64,26 @@ func tryStore(ctx context.Context, c *config.Config) error {
 		}
 	}
 	return err
+}
+
+// tryReplay asks for a claim that takes nothing. What could make the store forget counts as an error.
+func tryReplay(ctx context.Context, c *config.Config) error {
+	replay, err := openReplay(c, nil)
+	if err != nil {
+		return err
+	}
+	defer replay.Close()
+	doubts, err := replay.Check(ctx)
+	for _, doubt := range doubts {
+		err = errors.Join(err, errors.New(doubt))
+	}
+	return err
+}
+
+// replayName is the kind of a replay store: its URL may hold a password.
+func replayName(replay config.Secret) string {
+	scheme, _, _ := strings.Cut(string(replay), ":")
+	return scheme
 }
 
 // tryTarget connects within the upstream's connect_timeout, TLS included, and sends nothing.

@@ -18,7 +18,8 @@ func newMigrateCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Create the token table in an empty database, or check one that is there",
-		Long: "Creates the token table, its checks and its indexes in an empty database. A table that is there is not changed.\n" +
+		Long: "Creates the token table, its checks and its indexes in an empty database, and with dpop.replay: postgres the table\n" +
+			"of used proofs. A table that is there is not changed.\n" +
 			"Afterwards, or with --check alone, every way in which the table differs from the documented one is printed;\n" +
 			"the exit code is 1 if the gateway cannot serve from it.",
 		Example: `  dpopgate migrate --print | less
@@ -33,8 +34,11 @@ func newMigrateCommand(e *env) *cobra.Command {
 					return checkTable(ctx, e.stdout, store)
 				})
 			default:
-				return withStore(ctx, path, func(ctx context.Context, _ *config.Config, store tokenstore.Store) error {
+				return withStore(ctx, path, func(ctx context.Context, c *config.Config, store tokenstore.Store) error {
 					if err := store.Migrate(ctx); err != nil {
+						return err
+					}
+					if err := migrateProofs(ctx, c); err != nil {
 						return err
 					}
 					return checkTable(ctx, e.stdout, store)
@@ -64,8 +68,29 @@ func printSQL(ctx context.Context, w io.Writer, path string) error {
 		return err
 	}
 	defer store.Close()
-	_, err = io.WriteString(w, store.SQL())
+	if _, err := io.WriteString(w, store.SQL()); err != nil || c.DPoP.Replay != "postgres" {
+		return err
+	}
+	proofs, err := openPostgresProofs(c, nil)
+	if err != nil {
+		return err
+	}
+	defer proofs.Close()
+	_, err = io.WriteString(w, "\n"+proofs.SQL())
 	return err
+}
+
+// migrateProofs creates the table of used proofs where the config keeps them in Postgres.
+func migrateProofs(ctx context.Context, c *config.Config) error {
+	if c.DPoP.Replay != "postgres" {
+		return nil
+	}
+	proofs, err := openPostgresProofs(c, nil)
+	if err != nil {
+		return err
+	}
+	defer proofs.Close()
+	return proofs.Migrate(ctx)
 }
 
 // errTableUnfit is the end of a check whose findings have been printed.

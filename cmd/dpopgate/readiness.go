@@ -15,6 +15,7 @@ const readyFor = time.Second
 // readiness says whether requests should be sent to this process. It may be used concurrently.
 type readiness struct {
 	draining atomic.Bool
+	timeout  time.Duration // of one ask
 	checks   []*check
 }
 
@@ -22,16 +23,19 @@ type readiness struct {
 type check struct {
 	name    string
 	ask     func(context.Context) error
-	timeout time.Duration // of one ask
+	timeout time.Duration
 
 	mu   sync.Mutex
 	when time.Time
 	err  error
 }
 
-// newReadiness is ready when the store answers within timeout.
-func newReadiness(ping func(context.Context) error, timeout time.Duration) *readiness {
-	return &readiness{checks: []*check{{name: "store", ask: ping, timeout: timeout}}}
+// newReadiness is ready when all that it is told to watch answers within timeout.
+func newReadiness(timeout time.Duration) *readiness { return &readiness{timeout: timeout} }
+
+// watch adds a check. All are added before the first report.
+func (r *readiness) watch(name string, ask func(context.Context) error) {
+	r.checks = append(r.checks, &check{name: name, ask: ask, timeout: r.timeout})
 }
 
 // report writes one line for each check, and says whether all is well. What exactly is wrong with a check is in the

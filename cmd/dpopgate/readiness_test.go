@@ -24,7 +24,8 @@ func TestReadinessAsksTheStoreOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
 		var answer error
-		r := newReadiness(func(context.Context) error { asked++; return answer }, time.Second)
+		r := newReadiness(time.Second)
+		r.watch("store", func(context.Context) error { asked++; return answer })
 		var all sync.WaitGroup
 		for range 100 {
 			all.Go(func() { reported(r) })
@@ -46,7 +47,8 @@ func TestReadinessAsksTheStoreOnceASecond(t *testing.T) {
 
 func TestReadinessDoesNotWaitForAStoreThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newReadiness(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, 500*time.Millisecond)
+		r := newReadiness(500 * time.Millisecond)
+		r.watch("store", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 		began := time.Now()
 		_, ready := reported(r)
 		assert.False(t, ready)
@@ -55,7 +57,8 @@ func TestReadinessDoesNotWaitForAStoreThatHangs(t *testing.T) {
 }
 
 func TestReadinessEndsWithTheDrain(t *testing.T) {
-	r := newReadiness(func(context.Context) error { return nil }, time.Second)
+	r := newReadiness(time.Second)
+	r.watch("store", func(context.Context) error { return nil })
 	r.draining.Store(true)
 	text, ready := reported(r)
 	assert.False(t, ready)
@@ -63,7 +66,8 @@ func TestReadinessEndsWithTheDrain(t *testing.T) {
 }
 
 func TestAdminAnswersToItsNamesOnly(t *testing.T) {
-	r := newReadiness(func(context.Context) error { return nil }, time.Second)
+	r := newReadiness(time.Second)
+	r.watch("store", func(context.Context) error { return nil })
 	for _, c := range []struct {
 		address, host string
 		status        int
@@ -83,14 +87,15 @@ func TestAdminAnswersToItsNamesOnly(t *testing.T) {
 		req := httptest.NewRequest(http.MethodGet, "/readyz", nil)
 		req.Host = c.host
 		w := httptest.NewRecorder()
-		adminHandler(r, c.address).ServeHTTP(w, req)
+		adminHandler(r, newMetrics(), c.address).ServeHTTP(w, req)
 		assert.Equal(t, c.status, w.Code, "%s asked as %q", c.address, c.host)
 	}
 }
 
 func TestAdminIsReadOnly(t *testing.T) {
-	r := newReadiness(func(context.Context) error { return nil }, time.Second)
+	r := newReadiness(time.Second)
+	r.watch("store", func(context.Context) error { return nil })
 	w := httptest.NewRecorder()
-	adminHandler(r, ":1").ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/readyz", nil))
+	adminHandler(r, newMetrics(), ":1").ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/readyz", nil))
 	assert.Equal(t, http.StatusMethodNotAllowed, w.Code)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -55,9 +54,11 @@ type server struct {
 	access  *accessLog
 	store   tokenstore.Store
 	tokens  *cache.Tokens
+	replay  sharedReplay // nil: this process remembers used proofs by itself
 	gateway *proxy.Gateway
 	ready   *readiness
-	started time.Time // proofs older than this are not trusted
+	metrics *metrics
+	started time.Time // proofs older than this are not trusted while replay is nil
 }
 
 // newServer wires a server. Nothing listens yet, and the database need not be up: until it is, requests that need it
@@ -67,22 +68,23 @@ func newServer(ctx context.Context, path string, c *config.Config, e *env) (*ser
 	s.log, s.level = newLogger(e.stderr, c.Log)
 	s.access = &accessLog{log: s.log}
 	s.access.all.Store(c.Log.Access)
-	if err := s.wire(ctx, s.access.Write); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, s.wire(ctx, s.access.Write)
 }
 
-// wire opens the store and builds the gateway on it. events hears of each request.
+// wire opens the stores and builds the gateway on them. events hears of each request.
 func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error) {
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
 	c := s.config
-	if c.DPoP.Replay != "memory" { // until the stores of package cache are opened here
-		return errors.New("dpop.replay: serve has only memory yet")
-	}
+	s.metrics = newMetrics()
 	if s.store, err = openStore(ctx, c.Store, s.log); err != nil {
 		return err
 	}
-	s.ready = newReadiness(s.store.Ping, c.Store.Timeout.Std())
+	s.ready = newReadiness(c.Store.Timeout.Std())
+	s.ready.watch("store", s.store.Ping)
 	s.tokens, err = cache.NewTokens(s.store, cache.TokensOptions{
 		MaxSize:     int64(c.Cache.MaxSize),
 		TTL:         c.Cache.TTL.Std(),
@@ -90,31 +92,47 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 		Timeout:     c.Store.Timeout.Std(),
 	})
 	if err != nil {
-		s.store.Close()
 		return fmt.Errorf("cache: %w", err)
 	}
-	s.gateway, err = proxy.New(c, proxy.Options{
+	s.metrics.watchTokens(s.tokens)
+	o := proxy.Options{
 		Tokens:   s.tokens,
 		Digester: digesterOf(c.Store),
-		Replay:   cache.NewProofs(int64(c.DPoP.ReplayMemory), nil),
-		Started:  s.started,
-		Events:   events,
 		Log:      s.log,
-	})
-	if err != nil {
-		s.tokens.Close()
-		s.store.Close()
-		return err
+		Events:   func(e *proxy.Event) { s.metrics.observe(e); events(e) },
 	}
-	return nil
+	if s.replay, err = openReplay(c, s.log); err != nil {
+		return fmt.Errorf("dpop.replay: %w", err)
+	}
+	if s.replay != nil {
+		s.ready.watch("replay store", s.replay.Ping)
+		o.Replay = s.replay
+	} else {
+		proofs := cache.NewProofs(int64(c.DPoP.ReplayMemory), nil)
+		s.metrics.watchProofs(proofs)
+		o.Replay, o.Started = proofs, s.started
+	}
+	s.gateway, err = proxy.New(c, o)
+	return err
 }
 
-// close lets go of everything, outermost first.
+// close lets go of everything that was opened, outermost first.
 func (s *server) close() {
-	s.gateway.Close()
-	s.tokens.Close()
-	if err := s.store.Close(); err != nil {
-		s.log.Error("closing the store", "error", err)
+	if s.gateway != nil {
+		s.gateway.Close()
+	}
+	if s.tokens != nil {
+		s.tokens.Close()
+	}
+	if s.replay != nil {
+		if err := s.replay.Close(); err != nil {
+			s.log.Error("closing the replay store", "error", err)
+		}
+	}
+	if s.store != nil {
+		if err := s.store.Close(); err != nil {
+			s.log.Error("closing the store", "error", err)
+		}
 	}
 }
 
@@ -159,9 +177,12 @@ func (s *server) run(ctx context.Context, e *env) error {
 	}
 }
 
-// await waits for the moment from which on proofs are trusted, and says whether to go on. Nobody is listened to before:
+// await waits for the moment from which on proofs are trusted, where there is one, and says whether to go on. Nobody is listened to before:
 // a client with a proof of the second in which this process began would be asked to make another, for nothing.
 func (s *server) await(ctx context.Context, signals <-chan os.Signal) bool {
+	if s.replay != nil {
+		return true
+	}
 	moment := time.After(time.Until(s.started))
 	for {
 		select {
@@ -186,7 +207,7 @@ func (s *server) listen(ctx context.Context) ([]*listener, error) {
 		handler      http.Handler
 	}{
 		{httpKey, s.config.Listen.HTTP, s.ready.closing(s.gateway)},
-		{adminKey, s.config.Listen.Admin, adminHandler(s.ready, s.config.Listen.Admin)},
+		{adminKey, s.config.Listen.Admin, adminHandler(s.ready, s.metrics, s.config.Listen.Admin)},
 	} {
 		if want.address == "" {
 			continue

@@ -80,6 +80,13 @@ func newValidation(ctx context.Context, path string, c *config.Config) (*validat
 		}
 		defer store.Close()
 	}
+	replay, err := openReplay(c, nil) // likewise
+	if err != nil {
+		return nil, fmt.Errorf("dpop.replay: %w", err)
+	}
+	if replay != nil {
+		defer replay.Close()
+	}
 	return &validation{Config: path, Routes: g.Routes(), Warnings: append([]string{}, c.Warnings()...)}, nil
 }
 
