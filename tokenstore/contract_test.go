@@ -277,11 +277,11 @@ func TestPurgeDeletesTheOldestInBatches(t *testing.T) {
 		at := func(d time.Duration) *tokenstore.Record {
 			return insert(t, b.store, func(r *tokenstore.Record) { r.ExpiresAt = now.Add(d) })
 		}
-		oldest := at(-5 * time.Hour)
-		for d := -4 * time.Hour; d < 0; d += time.Hour {
+		edge, live := at(0), at(time.Hour)
+		for d := -time.Hour; d > -5*time.Hour; d -= time.Hour {
 			at(d)
 		}
-		edge, live := at(0), at(time.Hour)
+		oldest := at(-5 * time.Hour)
 
 		for i, want := range []int{3, 2, 0} {
 			n, err := b.store.Purge(t.Context(), now, 3)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,18 +36,18 @@ type dialGate struct {
 	next time.Time // when the dials so far are paid for
 }
 
-// admit says whether a connection may be tried now, and if so in which era that is.
-func (g *dialGate) admit() (era int, err error) {
+// admit says whether a connection may be tried now: the attempt, or why not.
+func (g *dialGate) admit() (*attempt, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.open && g.now().Before(g.next) {
 		if g.last == nil {
-			return 0, errDialsSpent
+			return nil, errDialsSpent
 		}
-		return 0, fmt.Errorf("%w after: %v", errDialsSpent, g.last) // in words: it is not the cause of this one
+		return nil, fmt.Errorf("%w after: %v", errDialsSpent, g.last) // in words: it is not the cause of this one
 	}
 	g.charge()
-	return g.era, nil
+	return &attempt{gate: g, era: g.era}, nil
 }
 
 // charge puts the next dial off by the cost of one, to at most a second from now.
@@ -60,29 +61,11 @@ func (g *dialGate) charge() {
 	}
 }
 
-// dialler is the dial function of one admitted attempt. Its first dial is paid for; the others, and those that cancel
-// a query of the connection later, are charged.
-func (g *dialGate) dialler(dial pgconn.DialFunc) pgconn.DialFunc {
-	var dials atomic.Int64
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if dials.Add(1) > 1 {
-			g.mu.Lock()
-			g.charge()
-			g.mu.Unlock()
-		}
-		c, err := dial(ctx, network, addr)
-		if err != nil {
-			g.failed(err)
-		}
-		return c, err
-	}
-}
-
-// answered says that a connection dialled in the given era has answered a query.
-func (g *dialGate) answered(era int) {
+// answered says that the connection that came of the attempt has answered a query.
+func (g *dialGate) answered(a *attempt) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.open = g.open || era == g.era
+	g.open = g.open || a.era == g.era
 }
 
 // failed says that a connection could not be made or did not answer. The gate's own refusal is no news to it.
@@ -94,4 +77,64 @@ func (g *dialGate) failed(err error) {
 	defer g.mu.Unlock()
 	g.open, g.last = false, err
 	g.era++
+}
+
+// attempt is one try to connect, and then the connection that came of it.
+type attempt struct {
+	gate  *dialGate
+	era   int
+	dials atomic.Int64
+	conn  atomic.Pointer[watchedConn] // the last one dialled to connect
+	up    atomic.Bool                 // it is connected
+}
+
+// dial makes the attempt's dials. The first is paid for; the others, and those that cancel a query of the connection
+// later, are charged. pgx also dials to cancel what a server that has gone was doing: that is in vain, and would put
+// off the dial to the server that is back.
+func (a *attempt) dial(ctx context.Context, network, addr string, dial pgconn.DialFunc) (net.Conn, error) {
+	up := a.up.Load()
+	if up && a.conn.Load().gone.Load() {
+		return nil, errDialsSpent
+	}
+	if a.dials.Add(1) > 1 {
+		a.gate.mu.Lock()
+		a.gate.charge()
+		a.gate.mu.Unlock()
+	}
+	c, err := dial(ctx, network, addr)
+	if err != nil {
+		a.gate.failed(err)
+		return nil, err
+	}
+	w := &watchedConn{Conn: c}
+	if !up {
+		a.conn.Store(w)
+	}
+	return w, nil
+}
+
+// watchedConn is a connection that knows when its other end has gone.
+type watchedConn struct {
+	net.Conn
+	gone atomic.Bool
+}
+
+// Read implements net.Conn.
+func (c *watchedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	return n, c.note(err)
+}
+
+// Write implements net.Conn.
+func (c *watchedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	return n, c.note(err)
+}
+
+// note takes every error for the end of the connection but one of time.
+func (c *watchedConn) note(err error) error {
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.gone.Store(true)
+	}
+	return err
 }

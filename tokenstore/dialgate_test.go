@@ -22,15 +22,15 @@ func newGate() (*dialGate, *clock) {
 // attempts tries to connect as often as it can for so long, with so many dials each, and says when it dialled.
 func (c *clock) attempts(g *dialGate, d time.Duration, each int) (dialled []time.Time) {
 	for end := c.now.Add(d); c.now.Before(end); c.now = c.now.Add(time.Millisecond) {
-		if _, err := g.admit(); err != nil {
+		a, err := g.admit()
+		if err != nil {
 			continue
 		}
-		dial := g.dialler(func(context.Context, string, string) (net.Conn, error) {
-			dialled = append(dialled, c.now)
-			return nil, errors.New("connection refused")
-		})
 		for range each {
-			_, _ = dial(context.Background(), "tcp", "localhost:1")
+			_, _ = a.dial(context.Background(), "tcp", "localhost:1", func(context.Context, string, string) (net.Conn, error) {
+				dialled = append(dialled, c.now)
+				return nil, errors.New("connection refused")
+			})
 		}
 	}
 	return dialled
@@ -55,9 +55,9 @@ func TestGateAllowsTenDialsInAnySecond(t *testing.T) {
 
 func TestGateIsOpenFromAnAnswerToAFailure(t *testing.T) {
 	g, c := newGate()
-	era, err := g.admit()
+	first, err := g.admit()
 	require.NoError(t, err)
-	g.answered(era)
+	g.answered(first)
 	for range 100 {
 		_, err := g.admit()
 		require.NoError(t, err)
@@ -91,11 +91,37 @@ func TestGateStaysShutForAnswersOnOlderConnections(t *testing.T) {
 
 func TestGateTakesItsOwnRefusalForNoFailure(t *testing.T) {
 	g, _ := newGate()
-	era, err := g.admit()
+	first, err := g.admit()
 	require.NoError(t, err)
 	_, refused := g.admit()
 	g.failed(refused)
-	g.answered(era)
+	g.answered(first)
 	_, err = g.admit()
 	assert.NoError(t, err)
+}
+
+func TestOnlyAServerThatIsThereIsDialledToCancel(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(ours, theirs net.Conn)
+		want error
+	}{
+		"gone": {func(_, theirs net.Conn) { theirs.Close() }, errDialsSpent},
+		"slow": {func(ours, _ net.Conn) { ours.SetReadDeadline(time.Now().Add(-time.Second)) }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, _ := newGate()
+			a, err := g.admit()
+			require.NoError(t, err)
+			ours, theirs := net.Pipe()
+			dial := func(context.Context, string, string) (net.Conn, error) { return ours, nil }
+			conn, err := a.dial(context.Background(), "tcp", "localhost:1", dial)
+			require.NoError(t, err)
+			a.up.Store(true)
+			c.end(ours, theirs)
+			_, err = conn.Read(make([]byte, 1))
+			require.Error(t, err)
+			_, err = a.dial(context.Background(), "tcp", "localhost:1", dial)
+			assert.ErrorIs(t, err, c.want)
+		})
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -41,8 +42,8 @@ type Pool struct {
 	silent  atomic.Bool // the last news for the log was that the database does not answer
 }
 
-// eraKey is where a connection carries the era of the dialGate in which it was dialled.
-const eraKey = "dpopgate.era"
+// attemptKey is where a connection carries the attempt that it came of.
+const attemptKey = "dpopgate.attempt"
 
 // OpenPool makes a pool for a DSN, a libpq URL or its keyword=value form, pgx's pool_… settings included. It does not
 // connect: the database may come up later. An error never holds any part of the DSN.
@@ -61,15 +62,19 @@ func OpenPool(ctx context.Context, dsn string, o PoolOptions) (*Pool, error) {
 	return p, nil
 }
 
-// beforeConnect asks the gate whether to connect, and has the connection carry the era of that.
+// beforeConnect asks the gate whether to connect, and has the connection carry the attempt.
 func (p *Pool) beforeConnect(_ context.Context, cfg *pgx.ConnConfig) error {
-	era, err := p.gate.admit()
+	a, err := p.gate.admit()
 	if err != nil {
 		return err
 	}
-	cfg.DialFunc = p.gate.dialler(cfg.DialFunc)
+	dial := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return a.dial(ctx, network, addr, dial)
+	}
 	cfg.AfterConnect = func(_ context.Context, c *pgconn.PgConn) error {
-		c.CustomData()[eraKey] = era
+		a.up.Store(true)
+		c.CustomData()[attemptKey] = a
 		return nil
 	}
 	return nil
@@ -117,8 +122,7 @@ func (p *Pool) use(ctx context.Context, f func(context.Context, *pgxpool.Conn) e
 		p.silence(ctx, err)
 		return true, err
 	}
-	era, _ := conn.Conn().PgConn().CustomData()[eraKey].(int)
-	p.gate.answered(era)
+	p.gate.answered(conn.Conn().PgConn().CustomData()[attemptKey].(*attempt))
 	if p.silent.CompareAndSwap(true, false) {
 		p.log.Info(p.name + " answers")
 	}
