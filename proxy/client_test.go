@@ -55,8 +55,8 @@ func text(r *http.Request, more ...string) string {
 	return strings.Join(append(lines, more...), "\r\n") + "\r\n\r\n"
 }
 
-// send sends a request of another rig of the same fleet, or its own, as it is, on a connection of its own, and reads
-// the answer whole. It may be called concurrently.
+// send sends a request of this rig or another one of its fleet on a connection of its own, reads the answer whole, and
+// waits for its event. It may be called concurrently.
 func (g *rig) send(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.URL.Host = g.server.Listener.Addr().String()
@@ -67,6 +67,9 @@ func (g *rig) send(r *http.Request) (*http.Response, error) {
 	}
 	defer res.Body.Close()
 	_, err = io.Copy(io.Discard, res.Body)
+	if res.Header.Get("X-Request-Id") != "" { // without one it is net/http's own refusal
+		g.eventOf(res)
+	}
 	return res, err
 }
 
@@ -85,6 +88,6 @@ func (g *rig) refuses(r *http.Request, status int, reason dpop.Reason) *http.Res
 	res, err := g.send(r)
 	require.NoError(g.t, err)
 	require.Equal(g.t, status, res.StatusCode, res.Header["Www-Authenticate"])
-	assert.Equal(g.t, reason, g.event().Reason)
+	assert.Equal(g.t, reason, g.eventOf(res).Reason)
 	return res
 }

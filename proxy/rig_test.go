@@ -46,6 +46,7 @@ type rig struct {
 	seen   []*http.Request // what the upstream saw, bodies read
 	bodies []string
 	events []proxy.Event
+	heard  sync.Cond    // that there is another event
 	log    bytes.Buffer // everything that was logged, and every event as a log would have it
 	reply  http.HandlerFunc
 }
@@ -118,6 +119,7 @@ func newRig(t *testing.T, name string) *rig {
 // newRigFrom starts a gateway with a config in which ${UPSTREAM} and ${GATEWAY} are URLs.
 func newRigFrom(t *testing.T, name string, yaml []byte) *rig {
 	g := &rig{t: t, rows: &rows{byDigest: map[tokenstore.Digest]*tokenstore.Record{}}}
+	g.heard.L = &g.mu
 	up := httptest.NewServer(http.HandlerFunc(g.upstream))
 	t.Cleanup(up.Close)
 	g.api = up.URL
@@ -148,7 +150,22 @@ func (g *rig) options() proxy.Options {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.events = append(g.events, *e)
+			g.heard.Broadcast()
 		},
+	}
+}
+
+// eventOf waits for the event of a response: that of a forwarded one comes after its last byte.
+func (g *rig) eventOf(res *http.Response) proxy.Event {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for {
+		for _, e := range g.events {
+			if e.RequestID == res.Header.Get("X-Request-Id") {
+				return e
+			}
+		}
+		g.heard.Wait()
 	}
 }
 
@@ -170,6 +187,7 @@ func (g *rig) begin(o proxy.Options) {
 func (g *rig) sibling(ahead time.Duration, change func(o *proxy.Options)) *rig {
 	s := &rig{t: g.t, rows: g.rows, proofs: g.proofs, config: g.config, logger: g.logger}
 	s.offset.Store(g.offset.Load() + int64(ahead))
+	s.heard.L = &s.mu
 	s.server = httptest.NewUnstartedServer(nil)
 	o := s.options()
 	if change != nil {
