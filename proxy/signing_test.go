@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,10 @@ var hashes = map[jose.SignatureAlgorithm]crypto.Hash{
 	"RS256": crypto.SHA256, "RS384": crypto.SHA384, "RS512": crypto.SHA512,
 }
 
-var p256Order = elliptic.P256().Params().N
+var (
+	p256Order       = elliptic.P256().Params().N
+	ed25519Order, _ = new(big.Int).SetString("7237005577332262213973186563042994240857116359379907606001950938285454250989", 10)
+)
 
 // private is the key itself, which package dpop keeps to itself.
 func private(key *dpop.Key) any {
@@ -174,6 +178,13 @@ var oddSignatures = map[string]func(p *player, key *dpop.Key, text string, sig [
 		copy(block, append([]byte("\x00\x01\xff\xff\xff\xff\xff\xff\xff\xff\x00"), digestInfo...))
 		m := new(big.Int).SetBytes(block)
 		return m.Exp(m, k.D, k.N).FillBytes(block)
+	},
+	"s-plus-order": func(_ *player, _ *dpop.Key, _ string, sig []byte) []byte { // Ed25519: s and s+L are one number to the group
+		half := slices.Clone(sig[32:])
+		slices.Reverse(half)
+		new(big.Int).Add(new(big.Int).SetBytes(half), ed25519Order).FillBytes(half)
+		slices.Reverse(half)
+		return append(sig[:32:32], half...)
 	},
 	"identity": func(*player, *dpop.Key, string, []byte) []byte { // good under a key of small order
 		return append([]byte{1}, make([]byte, 63)...)
