@@ -128,6 +128,7 @@ func upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	f.err = err
 	x.event.Verdict, x.event.Reason, x.event.Err = Failed, f.reason, err
+	boundBody(w, r)
 	x.answer(w, f)
 }
 

@@ -116,6 +116,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.allowOrigin(w.Header(), r.Header.Get("Origin"))
 	if f != nil {
 		x.event.Reason, x.event.Err = f.reason, f.err
+		boundBody(out, r)
 		x.answer(out, f)
 		return
 	}
@@ -127,6 +128,17 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.serveMetadata(out)
 	default:
 		x.forward(out, r)
+	}
+}
+
+// bodyPatience is how long the body of a request may still take to come in once its answer is an error.
+const bodyPatience = 2 * time.Second
+
+// boundBody is to be called before such an answer: net/http reads what is left of a short body first, so that the
+// connection can be used again, and would wait for it without an end.
+func boundBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyPatience)) // where there is a connection
 	}
 }
 
