@@ -18,6 +18,7 @@ type exchange struct {
 	event Event
 	now   time.Time
 
+	from     origination
 	origin   *origin
 	route    *route
 	asked    string // the method that a preflight asks about
@@ -49,11 +50,13 @@ func (x *exchange) decide(r *http.Request) *refusal {
 func (x *exchange) locate(r *http.Request) *refusal {
 	x.path, x.query = rawTarget(r)
 	odd := r.Method == http.MethodConnect || x.path == "*" // targets that are no path (RFC 9112 §3.2.3, §3.2.4)
-	if x.origin = x.table.here(r.Host); x.origin == nil && !odd {
+	if x.origin = x.table.here(x.from.host); x.origin == nil && !odd {
 		return refuseRequest(http.StatusMisdirectedRequest, HostUnknown, "this host is not served here")
 	}
 	words, encodedSlash := ambiguous(x.path)
 	switch {
+	case x.from.wrong != "":
+		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, x.from.wrong)
 	case words != "" && !odd:
 		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, words)
 	case strings.Contains(x.query, "#"):

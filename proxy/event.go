@@ -28,7 +28,7 @@ type Event struct {
 	Status    int
 	Written   int64 // bytes of the response body
 
-	Method, Host, Path, Protocol, Client string // as the client sent them; Client is the socket's address
+	Method, Host, Path, Protocol, Client string // as the client sent them; Client is its address, behind trusted proxies too
 	Scheme                               string // DPoP or Bearer, once read
 
 	// Of the proof, once parsed.

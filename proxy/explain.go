@@ -106,6 +106,7 @@ func (g *Gateway) Explain(ctx context.Context, r *http.Request, at time.Time) Ex
 	v.Replay, v.Started = unused{}, time.Time{}
 	t.verifier = &v
 	x := &exchange{table: &t, o: &g.o, now: at}
+	x.from.host = r.Host
 	f := x.decide(r)
 	e := Explanation{Allowed: f == nil, Event: x.event}
 	failed := len(checks)

@@ -72,12 +72,8 @@ func rewrite(p *httputil.ProxyRequest) {
 	delete(h, "Connection")
 	delete(h, "Upgrade")
 	delete(h, "Te")
-	if client, _, err := net.SplitHostPort(p.In.RemoteAddr); err == nil {
-		h["X-Forwarded-For"] = []string{client}
-	}
 	scheme, _, _ := strings.Cut(x.origin.String(), ":")
-	h["X-Forwarded-Proto"] = []string{scheme}
-	h["X-Forwarded-Host"] = []string{x.origin.host}
+	x.from.tell(h, p.In.RemoteAddr, x.origin.host, scheme)
 	h["X-Request-Id"] = []string{x.event.RequestID}
 	if x.record != nil {
 		x.table.identity.set(h, x.record, x.token)

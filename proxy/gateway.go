@@ -103,10 +103,12 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		RequestID: rand.Text(),
 		Verdict:   Refused,
 		Method:    r.Method,
-		Host:      r.Host,
 		Protocol:  r.Proto,
-		Client:    r.RemoteAddr,
 	}
+	if x.from = x.table.trusted.originOf(r); x.from.requestID != "" {
+		x.event.RequestID = x.from.requestID
+	}
+	x.event.Host, x.event.Client = x.from.host, x.from.client
 	out := &counter{ResponseWriter: w}
 	defer x.tell(out)
 	w.Header()["X-Request-Id"] = []string{x.event.RequestID}

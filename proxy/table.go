@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ type table struct {
 	verifier *dpop.Verifier
 	algs     string
 	identity *identity
+	trusted  peers
 	pools    map[string]*upstream
 	nonces   nonceSource
 	metadata []byte // what is left to fill in is the resource
@@ -76,6 +78,13 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 	}
 	if err := t.compileUpstreams(c, o); err != nil {
 		return nil, err
+	}
+	for _, text := range c.Listen.TrustedProxies {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("listen.trusted_proxies: %q is not a CIDR", text)
+		}
+		t.trusted = append(t.trusted, prefix.Masked())
 	}
 	for _, method := range httpMethods {
 		t.methods[method] = true
