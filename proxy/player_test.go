@@ -416,7 +416,7 @@ func (p *player) see(text string) {
 	header := p.response.Header
 	if rest, ok := strings.CutPrefix(text, "upstream "); ok {
 		text, header = rest, p.g.last().Header.Clone()
-		header["target"] = []string{p.g.last().Method + " " + p.g.last().RequestURI}
+		header.Set("Target", p.g.last().Method+" "+p.g.last().RequestURI)
 	}
 	if name, ok := strings.CutPrefix(text, "no "); ok {
 		assert.Empty(p.t, header.Values(name), "%s:%d: %s", p.c.file, p.line.number, p.line.text)
@@ -442,7 +442,7 @@ func (p *player) see(text string) {
 	got := strings.Join(header.Values(name), "\n")
 	switch name {
 	case "target":
-		got = header["target"][0]
+		got = header.Get("Target")
 	case "body":
 		got = p.body
 	case "description":

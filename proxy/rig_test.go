@@ -274,8 +274,6 @@ func bound(jkt dpop.Thumbprint, scopes ...string) tokenstore.Record {
 // fields are header lines in the order sent.
 type fields []string
 
-func (f fields) set(name, value string) fields { return append(f.drop(name), name+": "+value) }
-
 func (f fields) drop(name string) fields {
 	var kept fields
 	for _, line := range f {
