@@ -122,7 +122,7 @@ func (x *exchange) authenticate(ctx context.Context, r *http.Request) *refusal {
 		return f
 	}
 	if proof == nil {
-		if rec.TokenType != tokenstore.Bearer || rec.DPoPJKT != "" {
+		if rec.Bound() {
 			return refuseToken(TokenBound)
 		}
 		x.record = rec

@@ -28,7 +28,8 @@ func (o *origin) describe(c *config.Config, t *table) {
 		Algorithms    dpop.Algorithms `json:"dpop_signing_alg_values_supported"`
 		Bound         bool            `json:"dpop_bound_access_tokens_required"`
 	}{
-		o.String(), c.Metadata.AuthorizationServers, t.scopesNamed(), []string{"header"},
+		o.String(), c.Metadata.AuthorizationServers, t.scopesNamed(),
+		[]string{"header"},
 		c.Metadata.ResourceName, c.Metadata.Documentation, t.verifier.Algorithms, bound,
 	})
 }

@@ -26,7 +26,6 @@ type table struct {
 	trusted  peers
 	pools    map[string]*upstream
 	nonces   nonceSource
-	metadata []byte // what is left to fill in is the resource
 }
 
 // nonceSource is what a Nonces was made from: a reload that changes neither keeps it, and so the nonces in use.
