@@ -8,30 +8,60 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// relay stands between the program and a server, and can do to connections what networks and servers do.
+// relay stands before servers, and can do to connections what networks and servers do.
 type relay struct {
 	listener net.Listener
-	server   string // host:port
+	known    chan struct{} // closed when the servers are known
 
 	mu       sync.Mutex
+	servers  []string      // host:port; connections go to one after the other
 	flowing  chan struct{} // closed while bytes flow
 	refusing bool          // new connections are closed at once
 	conns    []net.Conn
 }
 
-// newRelay starts a relay to a server, on an address of its own that it keeps until the test ends.
-func newRelay(t *testing.T, server string) *relay {
+// newRelay starts a relay to servers, on an address of its own that it keeps until the test ends. Without a server, its
+// connections wait until there is one.
+func newRelay(t *testing.T, servers ...string) *relay {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	r := &relay{listener: l, server: server, flowing: make(chan struct{})}
+	r := &relay{listener: l, known: make(chan struct{}), flowing: make(chan struct{})}
 	close(r.flowing)
+	if len(servers) > 0 {
+		r.to(servers...)
+	}
 	go r.accept()
-	t.Cleanup(func() { l.Close(); r.thaw(); r.refuse() })
+	t.Cleanup(func() {
+		l.Close()
+		r.thaw()
+		r.refuse()
+	})
 	return r
 }
 
 func (r *relay) address() string { return r.listener.Addr().String() }
+
+func (r *relay) port() int { return r.listener.Addr().(*net.TCPAddr).Port }
+
+// to says where connections go from now on.
+func (r *relay) to(servers ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.servers == nil {
+		close(r.known)
+	}
+	r.servers = servers
+}
+
+// next is where the next connection goes.
+func (r *relay) next() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	server := r.servers[0]
+	r.servers = append(r.servers[1:], server)
+	return server
+}
 
 func (r *relay) accept() {
 	for {
@@ -39,22 +69,27 @@ func (r *relay) accept() {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", r.server)
-		if err != nil {
-			in.Close()
-			continue
-		}
-		r.mu.Lock()
-		if r.refusing {
-			in.Close()
-			out.Close()
-		} else {
-			r.conns = append(r.conns, in, out)
-			go r.copy(out, in)
-			go r.copy(in, out)
-		}
-		r.mu.Unlock()
+		go r.connect(in)
 	}
+}
+
+func (r *relay) connect(in net.Conn) {
+	<-r.known
+	out, err := net.Dial("tcp", r.next())
+	if err != nil {
+		in.Close()
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refusing {
+		in.Close()
+		out.Close()
+		return
+	}
+	r.conns = append(r.conns, in, out)
+	go r.copy(out, in)
+	go r.copy(in, out)
 }
 
 func (r *relay) copy(to, from net.Conn) {
