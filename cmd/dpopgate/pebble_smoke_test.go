@@ -17,7 +17,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// acmeClient is certmagic by itself, with a server that answers HTTP-01 challenges.
+// acmeClient is certmagic by itself, with a server that answers HTTP-01 challenges. certmagic remembers challenges, locks
+// and failures by name for the whole process, so tests that run at the same time need names of their own.
 func acmeClient(t *testing.T, p *pebble, storage certmagic.Storage) *certmagic.Config {
 	t.Helper()
 	log := zap.NewNop()
@@ -60,14 +61,14 @@ func leafOf(t *testing.T, p *pebble, magic *certmagic.Config, name string) *x509
 
 func TestPebbleIssuesByHTTPOnceForAllOnOneStore(t *testing.T) {
 	t.Parallel()
-	p := startPebble(t, pebbleOptions{NonceReject: "50", Lifetime: time.Hour})
+	p := startPebble(t, pebbleOptions{NonceReject: "30", Lifetime: 30 * 24 * time.Hour})
 	dsn := migratedDatabase(t)
 	ctx, cancel := context.WithTimeout(t.Context(), certPatience)
 	defer cancel()
 	one := acmeClient(t, p, newCertStore(t, dsn, certStoreOptions{Key: storageKey}))
-	require.NoError(t, one.ManageSync(ctx, []string{"api.example.com"}))
-	leaf := leafOf(t, p, one, "api.example.com")
-	assert.LessOrEqual(t, leaf.NotAfter.Sub(leaf.NotBefore), time.Hour)
+	require.NoError(t, one.ManageSync(ctx, []string{"one.example.com"}))
+	leaf := leafOf(t, p, one, "one.example.com")
+	assert.LessOrEqual(t, leaf.NotAfter.Sub(leaf.NotBefore), 30*24*time.Hour)
 	assert.Equal(t, "Valid", p.revocation(t, leaf))
 
 	soon := time.Now().Add(time.Minute).UTC().Truncate(time.Second)
@@ -79,14 +80,14 @@ func TestPebbleIssuesByHTTPOnceForAllOnOneStore(t *testing.T) {
 	// Another instance finds it in the store, while the CA is down.
 	p.network.refuse()
 	other := acmeClient(t, p, newCertStore(t, dsn, certStoreOptions{Key: storageKey}))
-	require.NoError(t, other.ManageSync(ctx, []string{"api.example.com"}))
-	assert.True(t, leaf.Equal(leafOf(t, p, other, "api.example.com")))
+	require.NoError(t, other.ManageSync(ctx, []string{"one.example.com"}))
+	assert.True(t, leaf.Equal(leafOf(t, p, other, "one.example.com")))
 	assert.Equal(t, []int{1, 1, 1}, []int{p.accounts(), p.orders(), p.issued()})
 
 	// The CA is back, and remembers.
 	p.network.restore()
-	require.NoError(t, other.ManageSync(ctx, []string{"www.example.com"}))
-	leafOf(t, p, other, "www.example.com")
+	require.NoError(t, other.ManageSync(ctx, []string{"two.example.com"}))
+	leafOf(t, p, other, "two.example.com")
 	assert.Equal(t, []int{1, 2, 2}, []int{p.accounts(), p.orders(), p.issued()})
 }
 
@@ -97,10 +98,10 @@ func TestPebbleAsksForAnExternalAccount(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), certPatience)
 	defer cancel()
 	magic := acmeClient(t, p, &certmagic.FileStorage{Path: t.TempDir()})
-	require.ErrorContains(t, magic.ManageSync(ctx, []string{"api.example.com"}), "externalAccountRequired")
+	require.ErrorContains(t, magic.ManageSync(ctx, []string{"eab.example.com"}), "externalAccountRequired")
 	magic.Issuers[0].(*certmagic.ACMEIssuer).ExternalAccount = &acme.EAB{KeyID: "kid-1", MACKey: macKey}
-	require.NoError(t, magic.ManageSync(ctx, []string{"api.example.com"}))
-	leafOf(t, p, magic, "api.example.com")
+	require.NoError(t, magic.ManageSync(ctx, []string{"eab.example.com"}))
+	leafOf(t, p, magic, "eab.example.com")
 	require.ErrorContains(t, magic.ManageSync(ctx, []string{"blocked.example.com"}), "rejectedIdentifier")
 }
 

@@ -28,7 +28,9 @@ import (
 // pebbleOptions are what a test may want of its ACME server. The zero value is a CA that refuses one good nonce in five and
 // issues for 90 days.
 type pebbleOptions struct {
-	Lifetime    time.Duration     // of certificates, in whole seconds; 0: 90 days
+	// Lifetime is that of certificates, in whole seconds; 0: 90 days. For one of less than two days Pebble suggests to
+	// renew at any time from its first second on; suggestRenewal says otherwise.
+	Lifetime    time.Duration
 	NonceReject string            // how many percent of good nonces are refused; empty: 20
 	Accounts    map[string]string // MAC keys in base64url by key ID; without one of them no account is made (RFC 8555 §7.3.4)
 	Blocked     []string          // domains that it issues no certificate for
