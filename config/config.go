@@ -261,9 +261,10 @@ type Route struct {
 	Public bool `yaml:"public"`
 }
 
-// RateLimit is a token bucket per caller.
+// RateLimit is a token bucket per caller. It is counted once every other check has passed.
 type RateLimit struct {
-	// What a caller is.
+	// What a caller is: the user of the token (for one without a user, its client), the client, the token, or the address,
+	// of which IPv6 counts by networks of 64 bits. A public route has only ip.
 	Per string `yaml:"per" enum:"subject,client,token,ip"`
 	// Requests per window.
 	Requests int `yaml:"requests"`

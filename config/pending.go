@@ -15,7 +15,6 @@ var pending = map[string]func(v any) bool{
 	"upstreams.*.tls":        nil,
 	"upstreams.*.h2c":        nil,
 	"routes.*.mode":          nil,
-	"routes.*.rate_limit":    nil,
 	"routes.*.max_body":      nil,
 	"routes.*.websocket":     nil,
 	"forward_auth":           nil,

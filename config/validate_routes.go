@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 func (f *file) checkRoutes(c *Config) {
@@ -27,7 +28,7 @@ func (f *file) checkRoutes(c *Config) {
 		}
 		f.checkRouteUpstream(c, r, key)
 		f.checkPolicy(r, key)
-		f.checkRateLimit(r.RateLimit, key+".rate_limit")
+		f.checkRateLimit(r, key+".rate_limit")
 		f.checkCORS(r.CORS, key+".cors")
 	}
 }
@@ -278,17 +279,27 @@ func isUUID(s string) bool {
 	return len(s) == 36
 }
 
-func (f *file) checkRateLimit(l *RateLimit, key string) {
+func (f *file) checkRateLimit(r *Route, key string) {
+	l := r.RateLimit
 	if l == nil {
 		return
 	}
-	if l.Per == "" {
+	const day = Duration(24 * time.Hour)
+	switch {
+	case l.Per == "":
 		f.reject(key+".per", "want subject, client, token or ip", "missing")
+	case r.Public && l.Per != "ip":
+		f.reject(key+".per", "want ip, or no public", "a public route asks for no token, so there is no %s to count for", l.Per)
 	}
-	if l.Requests < 1 {
+	f.checkDuration(key+".window", l.Window, 1, day)
+	switch {
+	case l.Requests < 1:
 		f.reject(key+".requests", "want 1 or more", "no request would be let through")
+	case int64(l.Requests) > l.Window.Std().Microseconds() && l.Window > 0:
+		f.reject(key+".requests", "leave the limit out", "more than a million requests a second")
+	case float64(l.Burst)/float64(l.Requests)*float64(l.Window) > float64(day):
+		f.reject(key+".burst", "want fewer, or more requests in the window", "takes longer than %s to be there again", day)
 	}
-	f.checkDuration(key+".window", l.Window, 1, Duration(1<<63-1))
 }
 
 func (f *file) checkCORS(c *CORS, key string) {

@@ -46,7 +46,7 @@ const (
 	always  need = iota
 	aToken       // any route that is not public
 	aProof       // scheme DPoP
-	notHere      // scheme DPoP, and explain leaves it out
+	notHere      // explain leaves it out: it would use something up
 )
 
 var checks = []check{
@@ -77,6 +77,7 @@ var checks = []check{
 	{"scopes", aToken, []dpop.Reason{ScopeMissing}},
 	{"client", aToken, []dpop.Reason{ClientRefused}},
 	{"user", aToken, []dpop.Reason{UserMissing}},
+	{"rate", notHere, []dpop.Reason{RateLimited}},
 }
 
 // Explanation is what the gateway would do with a request, check by check.
@@ -90,7 +91,7 @@ type Explanation struct {
 
 // Explain takes a request through the checks that ServeHTTP makes, by the same code, as if it had come at the given
 // time. Its URL is the one that the client called, prefix included. Explain forwards nothing and uses no proof up:
-// whether a proof was used before is left out.
+// whether a proof was used before is left out, and so is the rate.
 func (g *Gateway) Explain(ctx context.Context, r *http.Request, at time.Time) Explanation {
 	t := *g.table.Load()
 	r = r.WithContext(ctx)

@@ -1,6 +1,11 @@
 package proxy
 
-import "github.com/dpopgate/dpopgate/dpop"
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/dpopgate/dpopgate/dpop"
+)
 
 // CheckReasons is the reasons of each check that explain shows.
 func CheckReasons() [][]dpop.Reason {
@@ -9,4 +14,26 @@ func CheckReasons() [][]dpop.Reason {
 		all[i] = c.reasons
 	}
 	return all
+}
+
+// FillLimiter counts one request for each of n callers, from the given one on, and says how many were let through.
+func FillLimiter(g *Gateway, match string, from, n int, now time.Time) (taken int) {
+	l := g.table.Load().limiter(match)
+	for i := range n {
+		var c caller
+		binary.BigEndian.PutUint64(c.id[:], uint64(from+i))
+		if l.take(c, now).ok {
+			taken++
+		}
+	}
+	return taken
+}
+
+// LimiterSize is how many callers a limiter remembers.
+func LimiterSize(g *Gateway, match string) (n int) {
+	l := g.table.Load().limiter(match)
+	for i := range l.shards {
+		n += len(l.shards[i].buckets)
+	}
+	return n
 }

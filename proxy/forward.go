@@ -102,6 +102,7 @@ func modifyResponse(res *http.Response) error {
 	x.event.Upstream = x.o.Now().Sub(x.sent)
 	x.table.identity.cleanResponse(res.Header)
 	x.ownCORS(res.Header)
+	x.ownRateLimit(res.Header)
 	x.setNonce(res.Header, res.StatusCode, dpop.NoCode)
 	return nil
 }

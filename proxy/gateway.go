@@ -113,6 +113,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.tell(out)
 	w.Header()["X-Request-Id"] = []string{x.event.RequestID}
 	f := x.decide(r)
+	if f == nil {
+		f = x.throttle(w.Header())
+	}
 	x.event.Path = x.path
 	x.event.Auth = since(g.o.Now(), x.now)
 	x.allowOrigin(w.Header(), r.Header.Get("Origin"))

@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/dpopgate/dpopgate/dpop"
@@ -23,6 +24,7 @@ const (
 	ScopeMissing      dpop.Reason = "scope_missing"       //
 	ClientRefused     dpop.Reason = "client_refused"      // not in the route's clients
 	UserMissing       dpop.Reason = "user_missing"        // a client-only token where a user is required
+	RateLimited       dpop.Reason = "rate_limited"        // more requests than the route's rate_limit
 	StoreUnavailable  dpop.Reason = "store_unavailable"   // the token store cannot answer
 	UpstreamDown      dpop.Reason = "upstream_down"       // no connection to it
 	UpstreamBroke     dpop.Reason = "upstream_broke"      // it ended the connection before or in its answer
@@ -44,6 +46,7 @@ type refusal struct {
 	challenge   bool        // with WWW-Authenticate
 	scope       string      // what the route wants
 	allow       string      // the methods there are
+	retryAfter  int64       // seconds; 0 for no Retry-After
 	err         error       // what failed inside, for the operator
 	compared    *dpop.Error // what was wrong with the proof, for explain
 }
@@ -74,7 +77,7 @@ func refuseScope(rt *route, reason dpop.Reason, description string) *refusal {
 
 // unavailable is the answer while something that has to be asked cannot answer.
 func unavailable(reason dpop.Reason, err error) *refusal {
-	return &refusal{status: http.StatusServiceUnavailable, reason: reason, description: "the gateway cannot check this request now, try again", err: err}
+	return &refusal{status: http.StatusServiceUnavailable, reason: reason, description: "the gateway cannot check this request now, try again", retryAfter: 1, err: err}
 }
 
 // answer writes a refusal. It is the only function that does.
@@ -86,8 +89,8 @@ func (x *exchange) answer(w http.ResponseWriter, f *refusal) {
 	if f.allow != "" {
 		h.Set("Allow", f.allow)
 	}
-	if f.status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", "1")
+	if f.retryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(f.retryAfter, 10))
 	}
 	x.setNonce(h, f.status, f.code)
 	h.Set("Cache-Control", "no-store")

@@ -31,6 +31,7 @@ type route struct {
 	preserveHost   bool
 	cors           *cors
 	upstream       *upstream
+	limit          *limiter // nil: none
 }
 
 // ServeHTTP is never called: the route table is asked which handler matches and nothing more. A ServeMux that serves
@@ -182,8 +183,12 @@ func (g *Gateway) Routes() []RouteInfo {
 
 // access says who may pass.
 func (rt *route) access() string {
+	var limits []string
+	if rt.limit != nil {
+		limits = append(limits, rt.limit.words())
+	}
 	if rt.public {
-		return "public: anyone, without a token"
+		return strings.Join(append([]string{"public: anyone, without a token"}, limits...), ", ")
 	}
 	parts := []string{strings.Join(rt.schemes, " or ") + " token"}
 	if len(rt.scopes) > 0 {
@@ -201,5 +206,5 @@ func (rt *route) access() string {
 	if rt.requireUser {
 		parts = append(parts, "a user")
 	}
-	return strings.Join(parts, ", ")
+	return strings.Join(append(parts, limits...), ", ")
 }

@@ -93,6 +93,7 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 		if err != nil {
 			return nil, err
 		}
+		rt.limit = newLimiter(cr.RateLimit, before.limiter(cr.Match), o.Now())
 		if err := register(t.mux, rt); err != nil {
 			return nil, err
 		}

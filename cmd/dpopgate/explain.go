@@ -157,6 +157,12 @@ var (
 	remarks = map[proxy.Outcome]string{proxy.CheckNotReached: "not reached", proxy.CheckNotNeeded: "not needed here"}
 )
 
+// elsewhere is what the checks are about that need the running gateway.
+var elsewhere = map[string]string{
+	"single use": "whether the proof was used before",
+	"rate":       "how many requests came before",
+}
+
 // printExplanation prints a line for each check, and the verdict.
 func printExplanation(w io.Writer, x proxy.Explanation, at time.Time) error {
 	var b strings.Builder
@@ -165,8 +171,8 @@ func printExplanation(w io.Writer, x proxy.Explanation, at time.Time) error {
 	}
 	for _, c := range x.Checks {
 		said := remarks[c.Outcome]
-		if c.Name == "single use" && c.Outcome == proxy.CheckNotNeeded {
-			said = "not checked: whether the proof was used before, only the running gateway knows"
+		if words := elsewhere[c.Name]; words != "" && c.Outcome == proxy.CheckNotNeeded {
+			said = "not checked: " + words + ", only the running gateway knows"
 		}
 		if c.Outcome == proxy.CheckFailed {
 			said = c.Words
