@@ -84,7 +84,7 @@ func (p *Proof) readHeader(o object, algorithms Algorithms) *Error {
 	if o.get("crit").kind != kindNone {
 		return refuse(CritUnsupported, "crit names extensions, and none is understood")
 	}
-	if b64 := o.get("b64"); b64.kind != kindNone && b64.text != "true" { // RFC 7797 §7
+	if b64 := o.get("b64"); b64.kind != kindNone && b64 != (member{"b64", kindLiteral, "true"}) { // RFC 7797 §7
 		return refuse(CritUnsupported, "b64 is not for JWTs")
 	}
 	p.Algorithm = Algorithm(o.get("alg").string())
