@@ -245,7 +245,8 @@ type Route struct {
 	StripPrefix string `yaml:"strip_prefix"`
 	// Send the client's Host instead of the target's.
 	PreserveHost bool `yaml:"preserve_host"`
-	// enforce, or report: check everything, refuse nothing, log what would have been refused.
+	// enforce, or report: check everything, refuse nothing, and log and count what would have been refused, by client. The
+	// upstream is told who calls only where all checks passed. A request that is let through cannot be asked for a nonce.
 	Mode string `yaml:"mode" default:"enforce" enum:"enforce,report"`
 	// Requests per window.
 	RateLimit *RateLimit `yaml:"rate_limit"`

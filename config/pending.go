@@ -14,7 +14,6 @@ var pending = map[string]func(v any) bool{
 	"upstreams.*.health":     nil,
 	"upstreams.*.tls":        nil,
 	"upstreams.*.h2c":        nil,
-	"routes.*.mode":          nil,
 	"routes.*.max_body":      nil,
 	"routes.*.websocket":     nil,
 	"forward_auth":           nil,

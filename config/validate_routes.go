@@ -233,6 +233,9 @@ func (f *file) checkPolicy(r *Route, key string) {
 			}
 		}
 	}
+	if r.Public && r.Mode == "report" {
+		f.reject(key+".mode", "leave it out, or public", "a public route has nothing to report")
+	}
 	f.checkScopes(key+".scopes", r.Scopes)
 	f.checkScopes(key+".any_scope", r.AnyScope)
 	for i, audience := range r.Audience {

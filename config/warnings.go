@@ -19,7 +19,7 @@ func (c *Config) Warnings() []string {
 			warn("routes[%d] (%s) is public: no token is asked for", i, r.Match)
 		}
 		if r.Mode == "report" {
-			warn("routes[%d] (%s) is in mode report: nothing is refused", i, r.Match)
+			warn("routes[%d] (%s) is in mode report: NOTHING IS REFUSED, whoever asks gets through", i, r.Match)
 		}
 		if slices.Contains(r.TokenTypes, "Bearer") && !r.Public {
 			warn("routes[%d] (%s) takes Bearer tokens, which whoever steals them can use", i, r.Match)

@@ -40,10 +40,14 @@ func (x *exchange) decide(r *http.Request) *refusal {
 	if x.route == nil || x.asked != "" || x.route.public {
 		return nil
 	}
-	if f := x.authenticate(r.Context(), r); f != nil {
-		return f
+	f := x.authenticate(r.Context(), r)
+	if f == nil {
+		f = x.route.allows(x.record)
 	}
-	return x.route.allows(x.record)
+	if f != nil {
+		f.pardonable = true
+	}
+	return f
 }
 
 // locate is step 1: host, path, method and pattern.

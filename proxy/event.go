@@ -25,6 +25,7 @@ type Event struct {
 	Route     string      // the pattern that matched; empty for none
 	Verdict   Verdict     //
 	Reason    dpop.Reason // why it was refused or failed; empty when it passed
+	Would     dpop.Reason // why it would have been refused, on a route in mode report; empty when it would not
 	Status    int
 	Written   int64 // bytes of the response body
 

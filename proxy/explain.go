@@ -83,7 +83,7 @@ var checks = []check{
 // Explanation is what the gateway would do with a request, check by check.
 type Explanation struct {
 	Checks  []Check
-	Allowed bool
+	Allowed bool      // also when a check failed, on a route in mode report
 	Status  int       // of the refusal
 	Code    dpop.Code // of the refusal
 	Event   Event     // what is known of the request, its proof and its token
@@ -109,7 +109,7 @@ func (g *Gateway) Explain(ctx context.Context, r *http.Request, at time.Time) Ex
 	x := &exchange{table: &t, o: &g.o, now: at}
 	x.from.host = r.Host
 	f := x.decide(r)
-	e := Explanation{Allowed: f == nil, Event: x.event}
+	e := Explanation{Allowed: f == nil || x.pardons(f), Event: x.event}
 	failed := len(checks)
 	if f != nil {
 		e.Status, e.Code = f.status, f.code

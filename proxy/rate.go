@@ -186,7 +186,7 @@ func (x *exchange) throttle(h http.Header) *refusal {
 		return nil
 	}
 	f := refuseRequest(http.StatusTooManyRequests, RateLimited, "too many requests, wait before the next")
-	f.retryAfter = seconds(a.retry)
+	f.retryAfter, f.pardonable = seconds(a.retry), true
 	return f
 }
 

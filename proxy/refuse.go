@@ -47,6 +47,7 @@ type refusal struct {
 	scope       string      // what the route wants
 	allow       string      // the methods there are
 	retryAfter  int64       // seconds; 0 for no Retry-After
+	pardonable  bool        // on a route in mode report
 	err         error       // what failed inside, for the operator
 	compared    *dpop.Error // what was wrong with the proof, for explain
 }

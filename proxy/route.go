@@ -32,6 +32,7 @@ type route struct {
 	cors           *cors
 	upstream       *upstream
 	limit          *limiter // nil: none
+	report         bool     // check, and refuse nothing
 }
 
 // ServeHTTP is never called: the route table is asked which handler matches and nothing more. A ServeMux that serves
@@ -89,6 +90,7 @@ func compileRoute(c config.Route, defaultNonce string, pools map[string]*upstrea
 		stripPrefix:    c.StripPrefix,
 		preserveHost:   c.PreserveHost,
 		cors:           compileCORS(c.CORS),
+		report:         c.Mode == "report",
 		upstream:       pools[c.Upstream],
 	}
 	if rt.upstream == nil {
@@ -206,5 +208,9 @@ func (rt *route) access() string {
 	if rt.requireUser {
 		parts = append(parts, "a user")
 	}
-	return strings.Join(append(parts, limits...), ", ")
+	words := strings.Join(append(parts, limits...), ", ")
+	if rt.report {
+		return "ANYONE: mode report refuses nothing, and only tells who would lack: " + words
+	}
+	return words
 }

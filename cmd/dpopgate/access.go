@@ -47,6 +47,7 @@ func (a *accessLog) Write(e *proxy.Event) {
 	attrs = append(attrs, slog.Int("status", e.Status))
 	add("verdict", string(e.Verdict))
 	add("reason", string(e.Reason))
+	add("would_refuse", string(e.Would))
 	if e.Err != nil {
 		add("error", plainError(e.Err))
 	}
@@ -78,7 +79,7 @@ func severity(e *proxy.Event) slog.Level {
 	switch {
 	case e.Verdict == proxy.Failed && e.Reason != proxy.ClientGone:
 		return slog.LevelError
-	case e.Verdict == proxy.Refused && e.Status >= http.StatusInternalServerError:
+	case e.Verdict == proxy.Refused && e.Status >= http.StatusInternalServerError, e.Would != "":
 		return slog.LevelWarn
 	default:
 		return slog.LevelInfo

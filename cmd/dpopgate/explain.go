@@ -186,6 +186,8 @@ func printExplanation(w io.Writer, x proxy.Explanation, at time.Time) error {
 		}
 	}
 	switch {
+	case x.Allowed && x.Status != 0:
+		fmt.Fprintf(&b, "let through, since the route is in mode report; enforced: %d %s\n", x.Status, x.Code)
 	case x.Allowed:
 		b.WriteString("let through\n")
 	case x.Code != "":

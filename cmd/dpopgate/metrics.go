@@ -16,6 +16,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	auth     prometheus.Histogram
+	would    *wouldRefuse
 }
 
 func newMetrics() *metrics {
@@ -39,7 +40,8 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": thisBuild().Version, "commit": thisBuild().Commit, "goversion": thisBuild().Go},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.requests, m.auth, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.would = newWouldRefuse()
+	m.registry.MustRegister(m.requests, m.auth, m.would.total, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -47,6 +49,7 @@ func newMetrics() *metrics {
 func (m *metrics) observe(e *proxy.Event) {
 	m.requests.WithLabelValues(e.Route, string(e.Verdict), string(e.Reason)).Inc()
 	m.auth.Observe(e.Auth.Seconds())
+	m.would.observe(e)
 }
 
 // watchTokens shows the state of the token cache.
