@@ -28,6 +28,7 @@ type exchange struct {
 	accepted dpop.Accepted
 	record   *tokenstore.Record // nil on public routes
 	body     received
+	target   *target   // that it was sent to, until released
 	sent     time.Time // when the request went to the upstream
 }
 

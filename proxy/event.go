@@ -45,6 +45,7 @@ type Event struct {
 	Duration time.Duration // of the whole request
 	Auth     time.Duration // until the decision
 	Upstream time.Duration // until the upstream's response header
+	Target   string        // URL of the server that it was sent to, the last one if there were several
 
 	Err error // what failed inside, for the operator; nil for refusals that are the client's doing
 }

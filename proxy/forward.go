@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -28,6 +27,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) {
 		x.body.ReadCloser = r.Body
 		r.Body = &x.body
 	}
+	defer x.release()
 	x.route.upstream.proxy.ServeHTTP(w, r)
 }
 
@@ -35,9 +35,15 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) {
 type received struct {
 	io.ReadCloser
 	failed atomic.Bool // read while the transport may still be reading
+	begun  atomic.Bool // something has been read, or tried to be
+	over   atomic.Bool // nothing is to be read any more
 }
 
 func (b *received) Read(p []byte) (int, error) {
+	if b.over.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	b.begun.Store(true)
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
 		b.failed.Store(true)
@@ -51,20 +57,19 @@ func rewrite(p *httputil.ProxyRequest) {
 	x := exchangeOf(p.In)
 	up := x.route.upstream
 	// Opaque is sent as it is: path and query leave as they came, also where net/url would spell them in another way.
+	// The upstream's RoundTrip puts the target in front.
 	path := x.path[len(x.route.stripPrefix):]
 	if path == "" || path[0] != '/' {
 		path = "/" + path
 	}
 	p.Out.URL = &url.URL{
-		Scheme:     up.scheme,
-		Host:       up.host,
-		Opaque:     up.base + path,
+		Opaque:     path,
 		RawQuery:   x.query,
 		ForceQuery: p.In.URL.ForceQuery,
 	}
 	p.Out.Host = ""
 	if x.route.preserveHost {
-		p.Out.Host = p.In.Host
+		p.Out.Host = x.from.host
 	}
 	p.Out.Trailer = nil
 	h := p.Out.Header
@@ -81,20 +86,8 @@ func rewrite(p *httputil.ProxyRequest) {
 	for name, value := range up.headers {
 		h.Set(name, value)
 	}
-	if p.Out.Body == nil && !mayRepeat(p.Out.Method) {
-		p.Out.Body = unrepeatable{}
-	}
+	sendOnce(p.Out, up.http1.Load())
 }
-
-// mayRepeat says whether a request without a body may be sent twice when a connection breaks.
-func mayRepeat(method string) bool { return method == http.MethodGet || method == http.MethodHead }
-
-// unrepeatable is an empty body that is not http.NoBody: Transport sends a request again on its own when it has none
-// and carries an Idempotency-Key, and a POST is the client's to repeat.
-type unrepeatable struct{}
-
-func (unrepeatable) Read([]byte) (int, error) { return 0, io.EOF }
-func (unrepeatable) Close() error             { return nil }
 
 // modifyResponse takes out of the upstream's answer what clients would believe to be ours.
 func modifyResponse(res *http.Response) error {
@@ -111,16 +104,15 @@ func modifyResponse(res *http.Response) error {
 func upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r)
 	f := refuseRequest(http.StatusBadGateway, UpstreamBroke, "the upstream broke off")
-	var dial *net.OpError
-	var late interface{ Timeout() bool }
+	var unsent *unreachable
 	switch {
 	case r.Context().Err() != nil:
 		f.reason, f.description = ClientGone, "the client left"
 	case x.body.failed.Load():
 		f = refuseRequest(http.StatusBadRequest, RequestBodyFailed, "the body of the request is malformed or broke off")
-	case errors.As(err, &dial) && dial.Op == "dial":
+	case errors.As(err, &unsent), errors.Is(err, errNoTarget):
 		f.reason, f.description = UpstreamDown, "no connection to the upstream"
-	case errors.As(err, &late) && late.Timeout():
+	case isLate(err):
 		f = refuseRequest(http.StatusGatewayTimeout, UpstreamLate, "the upstream did not answer in time")
 	}
 	f.err = err

@@ -34,6 +34,7 @@ type Options struct {
 	Now     func() time.Time // nil: time.Now
 	Events  func(*Event)     // called once for each request, when its response is complete; nil: none
 	Log     *slog.Logger     // for what is no request's; nil: discarded
+	Offline bool             // no upstream is asked for its health: for who only wants to know what is enforced
 }
 
 // Gateway is an http.Handler that lets a request through to its upstream when the route table, the token and the proof
@@ -74,25 +75,19 @@ func (g *Gateway) Reload(c *config.Config) error {
 		return err
 	}
 	g.table.Store(t)
-	before.close()
+	if !g.o.Offline {
+		t.watch()
+	}
+	before.close(t)
 	return nil
 }
 
-// Close lets go of idle upstream connections. Requests under way finish.
+// Close ends the health checks and lets go of idle upstream connections. Requests under way finish.
 func (g *Gateway) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.closed = true
-	g.table.Load().close()
-}
-
-func (t *table) close() {
-	if t == nil {
-		return
-	}
-	for _, u := range t.pools {
-		u.close()
-	}
+	g.table.Load().close(nil)
 }
 
 // ServeHTTP takes one request through the eight steps.

@@ -175,7 +175,7 @@ func (g *Gateway) Routes() []RouteInfo {
 	t := g.table.Load()
 	infos := make([]RouteInfo, len(t.routes))
 	for i, rt := range t.routes {
-		infos[i] = RouteInfo{Match: rt.match, Upstream: rt.upstream.name, Access: rt.access(), Nonce: string(rt.nonce)}
+		infos[i] = RouteInfo{Match: rt.match, Upstream: rt.upstream.String(), Access: rt.access(), Nonce: string(rt.nonce)}
 		if rt.public {
 			infos[i].Nonce = ""
 		}

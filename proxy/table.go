@@ -75,7 +75,7 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 	} else {
 		t.verifier.Nonces = dpop.NewNonces([]byte(t.nonces.key), t.nonces.ttl)
 	}
-	if err := t.compileUpstreams(c, o); err != nil {
+	if err := t.compileUpstreams(c, o, before); err != nil {
 		return nil, err
 	}
 	for _, text := range c.Listen.TrustedProxies {

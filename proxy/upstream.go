@@ -1,47 +1,60 @@
 package proxy
 
 import (
-	"crypto/tls"
+	"context"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
-	"net/url"
+	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dpopgate/dpopgate/config"
 )
 
-// upstream is a server behind the gateway, with connections and limits of its own: one that hangs cannot take another
+// upstream is a pool of servers that serve the same, with connections of its own: one that hangs cannot take another
 // one's.
 type upstream struct {
-	name    string // as routes name it
-	scheme  string
-	host    string
-	base    string // path prefix, without a trailing slash
-	headers map[string]string
-	proxy   *httputil.ReverseProxy
+	name      string // as routes name it
+	made      source
+	headers   map[string]string
+	proxy     *httputil.ReverseProxy
+	transport *http.Transport
+	http1     atomic.Bool // known not to speak HTTP/2
+	health    *config.Health
+	leastConn bool
+	patience  time.Duration // for the one request that tries a target that failed
+	log       *slog.Logger
+	targets   []*target
+
+	mu   sync.Mutex // guards turn, and how the targets are doing
+	turn int        // of choices, for who is the next among equals
+
+	stop   context.CancelFunc // of the health checks; nil: none are running. Gateway.mu guards it
+	checks sync.WaitGroup
 }
 
-// Bounds of the connections to one upstream.
-const (
-	maxIdlePerHost = 1024             // as many as run at a time stay open
-	idleTimeout    = 30 * time.Second // below what servers use, so that we are the one to close
-	maxAnswerBytes = 256 << 10        // of a response header
-)
+// source is what an upstream was made from: a reload that changes nothing of it keeps the upstream, and so its
+// connections and what is known about its targets.
+type source struct {
+	config config.Upstream
+	files  [32]byte
+}
+
+func (s source) equal(o source) bool {
+	return s.files == o.files && reflect.DeepEqual(s.config, o.config)
+}
 
 // compileUpstreams makes the pools: those with a name, and one for each URL that a route gives outright.
-func (t *table) compileUpstreams(c *config.Config, o Options) error {
+func (t *table) compileUpstreams(c *config.Config, o Options, before *table) error {
 	t.pools = map[string]*upstream{}
 	for name, cu := range c.Upstreams {
-		if len(cu.Targets) != 1 {
-			return fmt.Errorf("upstreams.%s: exactly one target is supported", name)
-		}
-		u, err := newUpstream(name, cu.Targets[0], cu, t.identity, o)
+		u, err := newUpstream(name, cu, o, before)
 		if err != nil {
 			return fmt.Errorf("upstreams.%s: %w", name, err)
 		}
@@ -51,7 +64,9 @@ func (t *table) compileUpstreams(c *config.Config, o Options) error {
 		if t.pools[cr.Upstream] != nil || !strings.Contains(cr.Upstream, "://") {
 			continue
 		}
-		u, err := newUpstream(cr.Upstream, cr.Upstream, config.DefaultUpstream(), t.identity, o)
+		cu := config.DefaultUpstream()
+		cu.Targets = []string{cr.Upstream}
+		u, err := newUpstream(cr.Upstream, cu, o, before)
 		if err != nil {
 			return fmt.Errorf("route %q: upstream: %w", cr.Match, err)
 		}
@@ -60,26 +75,47 @@ func (t *table) compileUpstreams(c *config.Config, o Options) error {
 	return nil
 }
 
-func newUpstream(name, target string, c config.Upstream, id *identity, o Options) (*upstream, error) {
-	at, err := url.Parse(target)
-	if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
-		return nil, fmt.Errorf("%q is not an http or https URL", target)
+// newUpstream makes an upstream, or takes the one that before has when it would be the same.
+func newUpstream(name string, c config.Upstream, o Options, before *table) (*upstream, error) {
+	tlsConfig, files, err := readUpstreamTLS(c.TLS)
+	if err != nil {
+		return nil, err
+	}
+	made := source{c, files}
+	if before != nil && before.pools[name] != nil && before.pools[name].made.equal(made) {
+		return before.pools[name], nil
 	}
 	u := &upstream{
-		name:    name,
-		scheme:  at.Scheme,
-		host:    at.Host,
-		base:    strings.TrimSuffix(at.EscapedPath(), "/"),
-		headers: map[string]string{},
+		name:      name,
+		made:      made,
+		headers:   map[string]string{},
+		health:    c.Health,
+		leastConn: c.Balance == "least_conn",
+		patience:  max(c.ConnectTimeout.Std(), firstBench),
+		log:       o.Log,
 	}
 	for header, value := range c.Headers {
 		u.headers[header] = string(value)
 	}
+	secure := false
+	for _, text := range c.Targets {
+		t, err := newTarget(text)
+		if err != nil {
+			return nil, fmt.Errorf("targets: %q: %w", text, err)
+		}
+		secure = secure || t.scheme == "https"
+		u.targets = append(u.targets, t)
+	}
+	if len(u.targets) == 0 {
+		return nil, errors.New("targets: want at least one")
+	}
+	u.http1.Store(!secure && !c.H2C)
+	u.transport = u.newTransport(c, tlsConfig)
 	u.proxy = &httputil.ReverseProxy{
 		Rewrite:        rewrite,
 		ModifyResponse: modifyResponse,
 		ErrorHandler:   upstreamFailed,
-		Transport:      newTransport(c),
+		Transport:      u,
 		BufferPool:     &buffers,
 		FlushInterval:  -1, // what the upstream has written, the client gets
 		ErrorLog:       log.New(quietWriter{o.Log}, "", 0),
@@ -87,26 +123,45 @@ func newUpstream(name, target string, c config.Upstream, id *identity, o Options
 	return u, nil
 }
 
-// newTransport is a Transport for a proxy: no proxy of its own from the environment, no compression of its own, no
-// wait without an end.
-func newTransport(c config.Upstream) *http.Transport {
-	dialer := &net.Dialer{Timeout: c.ConnectTimeout.Std(), KeepAlive: 15 * time.Second}
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    c.ConnectTimeout.Std(),
-		ResponseHeaderTimeout:  c.ResponseTimeout.Std(),
-		ExpectContinueTimeout:  time.Second,
-		MaxIdleConnsPerHost:    maxIdlePerHost,
-		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: maxAnswerBytes,
-		DisableCompression:     true,
-		ForceAttemptHTTP2:      true,
+// watch starts the health checks that are not running.
+func (t *table) watch() {
+	for _, u := range t.pools {
+		u.watch()
 	}
 }
 
-// close lets go of the idle connections.
-func (u *upstream) close() { u.proxy.Transport.(*http.Transport).CloseIdleConnections() }
+// close ends the upstreams of a table, nil for none, that the next one does not have.
+func (t *table) close(next *table) {
+	if t == nil {
+		return
+	}
+	for name, u := range t.pools {
+		if next == nil || next.pools[name] != u {
+			u.close()
+		}
+	}
+}
+
+// String says how a pool is set up, for the route table.
+func (u *upstream) String() string {
+	var parts []string
+	if n := len(u.targets); n > 1 {
+		parts = append(parts, fmt.Sprintf("%d targets by %s", n, u.made.config.Balance))
+	}
+	if u.health != nil {
+		parts = append(parts, "checked at "+u.health.Path)
+	}
+	if u.made.config.H2C {
+		parts = append(parts, "h2c")
+	}
+	if c := u.made.config.TLS; c != nil && c.CertFile != "" {
+		parts = append(parts, "with a client certificate")
+	}
+	if parts == nil {
+		return u.name
+	}
+	return u.name + " (" + strings.Join(parts, ", ") + ")"
+}
 
 // buffers is the memory that bodies are copied through.
 var buffers bufferPool

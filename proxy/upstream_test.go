@@ -140,7 +140,7 @@ func TestUpstreamOfOldTLSIsNotSpokenTo(t *testing.T) {
 			up.StartTLS()
 			t.Cleanup(up.Close)
 			g, key := inFrontOf(t, "base", up.URL)
-			g.refuses(g.signed(key, dpop.Claims{}), http.StatusBadGateway, proxy.UpstreamBroke)
+			g.refuses(g.signed(key, dpop.Claims{}), http.StatusBadGateway, proxy.UpstreamDown)
 			require.Error(t, g.event().Err)
 			assert.Regexp(t, "protocol version|handshake failure", g.event().Err.Error())
 		})

@@ -48,7 +48,7 @@ func newExplainCommand(e *env) *cobra.Command {
 				return err
 			}
 			return withTokens(cmd.Context(), file, func(ctx context.Context, conf *config.Config, store tokenstore.Store) error {
-				g, err := proxy.New(conf, proxy.Options{Tokens: store, Digester: digesterOf(conf.Store), Replay: nothingUsed{}})
+				g, err := proxy.New(conf, proxy.Options{Tokens: store, Digester: digesterOf(conf.Store), Replay: nothingUsed{}, Offline: true})
 				if err != nil {
 					return err
 				}
