@@ -21,6 +21,7 @@ var forgets = map[string]func(*cache.Tokens){
 	"all": (*cache.Tokens).ForgetAll,
 }
 
+// attack: 109
 func TestTokensForgetsAtOnce(t *testing.T) {
 	for name, forget := range forgets {
 		t.Run(name, func(t *testing.T) {
@@ -42,6 +43,8 @@ func TestTokensForgetsAtOnce(t *testing.T) {
 
 // The race that a plain cache loses: a lookup reads the old row, the notice of its deletion arrives, and only then does
 // the lookup come back to remember what it read.
+//
+// attack: 109
 func TestTokensForgetWinsAgainstALookupInFlight(t *testing.T) {
 	for name, forget := range forgets {
 		t.Run(name, func(t *testing.T) {
@@ -78,6 +81,8 @@ func TestTokensGivesUpOnARecordThatKeepsChanging(t *testing.T) {
 }
 
 // 100,000 revocations, each forced into the middle of lookups that fill the cache with the old row.
+//
+// attack: 109
 func TestTokensNeverServesAForgottenRecord(t *testing.T) {
 	const races, owners, readers = 100_000, 8, 2
 	s := new(table)

@@ -74,6 +74,7 @@ func TestProofsRefusesTimesItCannotKeep(t *testing.T) {
 	require.ErrorContains(t, err, "beyond what can be remembered")
 }
 
+// attack: 180
 func TestProofsSurvivesAClockThatStepsForwardAndBack(t *testing.T) {
 	c := newClock()
 	p := cache.NewProofs(1<<20, c.now)
@@ -88,6 +89,7 @@ func TestProofsSurvivesAClockThatStepsForwardAndBack(t *testing.T) {
 	assert.True(t, claim(t, p, 3000, until.Add(time.Second)), "honest proofs go on")
 }
 
+// attack: 140
 func TestProofsRefusesWhenFullAndForgetsNothing(t *testing.T) {
 	c := newClock()
 	p := cache.NewProofs(1<<20, c.now)

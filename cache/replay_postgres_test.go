@@ -47,6 +47,7 @@ func TestPostgresProofs(t *testing.T) {
 	})
 }
 
+// attack: 179
 func TestPostgresProofsOutage(t *testing.T) {
 	_, dsn := proofsDatabase(t)
 	link, through := relayToPostgres(t, dsn)

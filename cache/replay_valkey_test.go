@@ -74,6 +74,7 @@ func TestValkeyProofs(t *testing.T) {
 	testReplay(t, openPair(valkeyURL(t), 500*time.Millisecond))
 }
 
+// attack: 179
 func TestValkeyProofsOutage(t *testing.T) {
 	u, err := url.Parse(valkeyURL(t))
 	require.NoError(t, err)
@@ -183,6 +184,7 @@ func TestValkeyProofsSurvivesItsServer(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.String(), "replay store answers"))
 }
 
+// attack: 179
 func TestValkeyProofsWaitsForNoFrozenServer(t *testing.T) {
 	s := newServer(t)
 	warm := newReplay(openValkeyProofs(t, s.url(), cache.ValkeyProofsOptions{Timeout: 100 * time.Millisecond}))

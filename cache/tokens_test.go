@@ -145,6 +145,7 @@ func TestTokensCountsTheTTLFromBeforeTheQuery(t *testing.T) {
 	assert.EqualValues(t, 2, s.queries.Load())
 }
 
+// attack: 122
 func TestTokensSpreadsTheEndsOfTokensThatCameTogether(t *testing.T) {
 	s, now := new(table), newClock()
 	c := tokens(t, s, at(now))
@@ -195,6 +196,7 @@ func TestTokensReturnsExpiredRecordsAsTheStoreDoes(t *testing.T) {
 	assert.Same(t, r, lookup(t, c, 1))
 }
 
+// attack: 117
 func TestTokensRemembersUnknownTokensForTheNegativeTTL(t *testing.T) {
 	s, now := new(table), newClock()
 	c := tokens(t, s, at(now))
@@ -224,6 +226,7 @@ func TestTokensForgetsUnknownTokensToo(t *testing.T) {
 	lookup(t, c, 1)
 }
 
+// attack: 116
 func TestTokensRemembersNothingWithoutATTL(t *testing.T) {
 	s := new(table)
 	s.put(record(1))
@@ -281,6 +284,7 @@ func TestTokensRefusesAnswersThatAreNone(t *testing.T) {
 	})
 }
 
+// attack: 116
 func TestTokensRefusesImpossibleOptions(t *testing.T) {
 	for want, change := range map[string]func(*cache.TokensOptions){
 		"TTL is -1s, want 0 or more":                    func(o *cache.TokensOptions) { o.TTL = -time.Second },
@@ -297,6 +301,7 @@ func TestTokensRefusesImpossibleOptions(t *testing.T) {
 	}
 }
 
+// attack: 121
 func TestTokensSendsOneQueryForACrowd(t *testing.T) {
 	s := new(table)
 	s.put(record(1))
@@ -336,6 +341,7 @@ func TestTokensSendsOneQueryHoweverCallersMeet(t *testing.T) {
 	assert.EqualValues(t, known, s.queries.Load())
 }
 
+// attack: 107
 func TestTokensLetsACallerLeaveWithoutHarm(t *testing.T) {
 	s := new(table)
 	s.put(record(1))
@@ -406,6 +412,7 @@ func TestTokensEndsRunningLookupsOnClose(t *testing.T) {
 	c.Forget(digest(1))
 }
 
+// attack: 119
 func TestTokensKeepsKnownTokensInAFloodOfUnknownOnes(t *testing.T) {
 	const known, flood = 5000, 100_000
 	s := new(table)

@@ -48,6 +48,8 @@ func TestGoodFilesAreAccepted(t *testing.T) {
 
 // Each bad file begins with lines "# want: TEXT": texts that its errors must hold. Those that begin with the file's own
 // name are first lines of errors; there must be one for every error.
+//
+// attack: 10, 53
 func TestBadFilesGetTheErrorsTheyName(t *testing.T) {
 	for _, path := range corpus(t, "bad", 100) {
 		name := filepath.Base(path)

@@ -15,6 +15,7 @@ import (
 )
 
 // conformance: OPS-08
+// attack: 180
 func TestOnlySecondsOfTheEpochCount(t *testing.T) {
 	changes := map[string]time.Time{
 		"Europe/Berlin":       time.Date(2026, 10, 25, 1, 0, 0, 0, time.UTC),

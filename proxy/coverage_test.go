@@ -16,8 +16,8 @@ import (
 
 var update = flag.Bool("update", false, "write the generated files anew")
 
-// covers is the comment with which a Go test names the ids that it covers: "// conformance: JTI-10, JTI-12".
-var covers = regexp.MustCompile(`(?m)^// (conformance|attack): (.*)\n(?://.*\n)*func (Test\w+)`)
+// commented is a Go test with its comment, in which it names the ids that it covers: "// conformance: JTI-10, JTI-12".
+var commented = regexp.MustCompile(`(?m)^((?://.*\n)+)func ((?:Test|Fuzz)\w+)`)
 
 // coveredByGo maps each id that a Go test of the repository names to "folder.TestName".
 func coveredByGo(t *testing.T, kind string) map[string][]string {
@@ -29,12 +29,15 @@ func coveredByGo(t *testing.T, kind string) map[string][]string {
 	for _, file := range append(files, deeper...) {
 		src, err := os.ReadFile(file)
 		require.NoError(t, err)
-		for _, m := range covers.FindAllStringSubmatch(string(src), -1) {
-			if m[1] != kind {
-				continue
-			}
-			for _, id := range strings.FieldsFunc(m[2], func(r rune) bool { return r == ',' || r == ' ' }) {
-				found[id] = append(found[id], filepath.Base(filepath.Dir(file))+"."+m[3])
+		for _, m := range commented.FindAllStringSubmatch(string(src), -1) {
+			for line := range strings.Lines(m[1]) {
+				ids, ok := strings.CutPrefix(line, "// "+kind+": ")
+				if !ok {
+					continue
+				}
+				for id := range strings.SplitSeq(strings.TrimSpace(ids), ", ") {
+					found[id] = append(found[id], filepath.Base(filepath.Dir(file))+"."+m[2])
+				}
 			}
 		}
 	}

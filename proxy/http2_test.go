@@ -112,6 +112,7 @@ func exchange2(t *testing.T, s *httptest.Server, fields []field) bool {
 }
 
 // conformance: NET-12
+// attack: 73
 func TestHTTP2FieldsCannotSplit(t *testing.T) {
 	g, key := newAPI(t, "base")
 	s := g.secure()

@@ -18,6 +18,7 @@ import (
 )
 
 // conformance: LOG-01
+// attack: 194
 func TestNothingSecretIsTold(t *testing.T) {
 	const token = "a-token-that-nobody-may-see"
 	g, key := newAPI(t, "nonce-required")
@@ -65,6 +66,7 @@ func TestNothingSecretIsTold(t *testing.T) {
 }
 
 // conformance: LOG-02
+// attack: 195
 func TestNoTextOfAClientMakesALine(t *testing.T) {
 	g, key := newAPI(t, "base")
 	const evil = "x\n{\"level\":\"ERROR\"}\r\x1b[31m\u2028\x00"
@@ -101,6 +103,7 @@ func TestNoTextOfAClientMakesALine(t *testing.T) {
 // Metrics are made of these words of an event, and of no others that a client could choose.
 //
 // conformance: LOG-03
+// attack: 147
 func TestWordsOfEventsAreBounded(t *testing.T) {
 	g, key := newAPI(t, "base")
 	routes, reasons, verdicts, schemes := map[string]bool{}, map[dpop.Reason]bool{}, map[proxy.Verdict]bool{}, map[string]bool{}

@@ -41,6 +41,7 @@ func challenged(g *rig, key *dpop.Key) string {
 }
 
 // conformance: NON-18
+// attack: 100
 func TestNonceOfOneInstanceIsGoodOnAnother(t *testing.T) {
 	a, key := newAPI(t, "nonce-required")
 	b := a.sibling(8*time.Second, nil)
@@ -57,6 +58,7 @@ func TestNonceOfOneInstanceIsGoodOnAnother(t *testing.T) {
 }
 
 // conformance: NON-06
+// attack: 100
 func TestNonceOfAServerWithAnotherKeyIsUnknown(t *testing.T) {
 	yaml, err := os.ReadFile("../testdata/vectors/rigs/nonce-required.yaml")
 	require.NoError(t, err)

@@ -46,6 +46,7 @@ func TestOneOfManyAtOncePasses(t *testing.T) {
 }
 
 // conformance: JTI-12
+// attack: 88
 func TestUsedProofIsUsedOnEveryInstanceAndAfterARestart(t *testing.T) {
 	a, key := newAPI(t, "base")
 	b := a.sibling(0, nil)
@@ -150,6 +151,7 @@ func (b brokenReplay) Claim(context.Context, dpop.ReplayKey, time.Time) (bool, e
 	return true, b.err
 }
 
+// attack: 179
 func TestReplayStoreThatCannotSayIs503(t *testing.T) {
 	g, key := newAPI(t, "base")
 	for err, reason := range map[error]dpop.Reason{

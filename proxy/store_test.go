@@ -82,6 +82,7 @@ func cached(g *rig) (*rig, *cache.Tokens) {
 }
 
 // conformance: TOK-03
+// attack: 109
 func TestRevocationIsSeenAtOnceOrWithinTheTTL(t *testing.T) {
 	g, key := newAPI(t, "base")
 	s, tokens := cached(g)
@@ -98,6 +99,7 @@ func TestRevocationIsSeenAtOnceOrWithinTheTTL(t *testing.T) {
 }
 
 // conformance: TOK-14
+// attack: 119
 func TestMadeUpTokensDoNotDisturbOthers(t *testing.T) {
 	g, key := newAPI(t, "base")
 	s, _ := cached(g)

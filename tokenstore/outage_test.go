@@ -108,6 +108,7 @@ func (r *relay) cut() {
 	r.conns = nil
 }
 
+// attack: 172
 func TestAFrozenDatabaseIsAnErrorInTime(t *testing.T) {
 	dsn := guestDatabase(t)
 	record := insert(t, openPostgres(t, dsn, tokenstore.PostgresOptions{}), nil)
@@ -172,6 +173,7 @@ func TestACrowdAtTheStartIsServed(t *testing.T) {
 	}
 }
 
+// attack: 174
 func TestADeadDatabaseIsDialledTenTimesASecond(t *testing.T) {
 	for name, answer := range map[string]string{
 		"closes":                 "",

@@ -107,6 +107,7 @@ const looseTable = `CREATE TYPE token_type AS ENUM ('Bearer', 'DPoP');
 	CREATE TABLE oauth_access_tokens (digest bytea, jti uuid, client_id uuid, user_id uuid, token_type token_type, dpop_jkt text,
 		scopes text[], audience text[], metadata jsonb, created_at timestamptz, updated_at timestamptz, expires_at timestamptz)`
 
+// attack: 118
 func TestOddRowsGrantLess(t *testing.T) {
 	dsn := tokenstoretest.Postgres(t)
 	tokenstoretest.Exec(t, dsn, looseTable)
@@ -161,6 +162,7 @@ func TestOddRowsGrantLess(t *testing.T) {
 	}
 }
 
+// attack: 118, 177
 func TestATableThatCannotBeReadIsNotAnUnknownToken(t *testing.T) {
 	dsn := tokenstoretest.Postgres(t)
 	role := tokenstoretest.Role(t, dsn)

@@ -144,6 +144,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// attack: 118
 func TestOddRowsOfAnEmbeddedTableGrantLess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens.db")
 	execSQLite(t, path, `CREATE TABLE oauth_access_tokens (digest, jti, client_id, user_id, token_type, dpop_jkt, scopes, audience, metadata,

@@ -65,6 +65,7 @@ func TestReadinessEndsWithTheDrain(t *testing.T) {
 	assert.Equal(t, "serving failed\nstore ok\n", text)
 }
 
+// attack: 197
 func TestAdminAnswersToItsNamesOnly(t *testing.T) {
 	r := newReadiness(time.Second)
 	r.watch("store", func(context.Context) error { return nil })
@@ -92,6 +93,7 @@ func TestAdminAnswersToItsNamesOnly(t *testing.T) {
 	}
 }
 
+// attack: 197
 func TestAdminIsReadOnly(t *testing.T) {
 	r := newReadiness(time.Second)
 	r.watch("store", func(context.Context) error { return nil })

@@ -217,6 +217,8 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 }
 
 // Whatever a client sends where, and whatever an upstream does with it, no log line has it.
+//
+// attack: 194
 func TestLogHoldsNoTokenAndNoProof(t *testing.T) {
 	t.Parallel()
 	echo := rawUpstream(t, "HTTP/1.1 200 OK\r\n%s\r\n\r\n")
