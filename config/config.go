@@ -51,30 +51,45 @@ type Listen struct {
 	TrustedProxies []string `yaml:"trusted_proxies"`
 }
 
-// TLS says where certificates come from. Exactly one of the three is set.
+// TLS says where certificates come from: exactly one of acme, certificate and internal.
 type TLS struct {
-	// Certificates from an ACME server (RFC 8555).
+	// Certificates from an ACME server (RFC 8555), ordered and renewed by themselves. Accepts its terms of service.
 	ACME *ACME `yaml:"acme"`
 	// A certificate from files, reread when they change.
 	Certificate *Certificate `yaml:"certificate"`
-	// An own local CA, for development.
+	// Certificates from an own local CA, for development. dpopgate trust shows how to make clients trust it.
 	Internal bool `yaml:"internal"`
+	// The folder where internal keeps its root certificate and its key.
+	InternalStorage string `yaml:"internal_storage" default:"./certificates/internal"`
+	// How long browsers are to remember that the hosts are to be reached over https only (HSTS, RFC 6797), such as 8760h.
+	// 0: they are not told.
+	HSTS Duration `yaml:"hsts" default:"0s"`
 }
 
 // ACME is an account at an ACME server.
 type ACME struct {
-	// The account's e-mail address.
+	// The account's e-mail address, which the CA may write to. Empty: an account without one.
 	Email string `yaml:"email"`
-	// The hosts to get certificates for. Empty: the hosts of public_urls.
+	// The hosts to get certificates for, out of those of public_urls. Empty: all of them.
 	Domains []string `yaml:"domains"`
-	// The ACME directory URL. Empty: Let's Encrypt.
+	// The ACME directory URL, https. Empty: Let's Encrypt.
 	Directory string `yaml:"directory"`
+	// What the CA has given for binding the account to one that exists with it (external account binding, RFC 8555 §7.3.4).
+	EAB *EAB `yaml:"eab"`
 	// A PEM file to trust for that directory.
 	CARoot string `yaml:"ca_root"`
 	// A folder, or "store" for the Postgres of store.
 	Storage string `yaml:"storage" default:"./certificates"`
 	// Encrypts what storage: store keeps, private keys above all: at least 16 bytes, the same on the whole fleet.
 	StorageKey Secret `yaml:"storage_key"`
+}
+
+// EAB is an external account binding (RFC 8555 §7.3.4).
+type EAB struct {
+	// The key identifier, as the CA gave it.
+	KeyID string `yaml:"key_id"`
+	// The HMAC key, base64url as the CA gave it.
+	HMACKey Secret `yaml:"hmac_key"`
 }
 
 // Certificate is a certificate and its key on disk, both PEM.

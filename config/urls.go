@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -44,6 +45,17 @@ func baseURL(s string) (*url.URL, *problem) {
 	}
 	u.Path, u.RawPath = strings.TrimSuffix(u.Path, "/"), strings.TrimSuffix(u.RawPath, "/")
 	return u, nil
+}
+
+// PublicHosts are the hosts of public_urls, each once, in their order: names in lower case, and addresses without brackets.
+func (c *Config) PublicHosts() []string {
+	var hosts []string
+	for _, raw := range c.PublicURLs {
+		if u, err := url.Parse(raw); err == nil && !slices.Contains(hosts, u.Hostname()) {
+			hosts = append(hosts, u.Hostname())
+		}
+	}
+	return hosts
 }
 
 // canonicalAuthority is host[:port] of a URL, without the port that its scheme implies.

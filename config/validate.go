@@ -208,54 +208,6 @@ func (f *file) cidrProblem(key, s string) *problem {
 	return nil
 }
 
-func (f *file) checkTLS(c *Config) {
-	t := c.TLS
-	if t == nil {
-		return
-	}
-	if n := count(t.ACME != nil, t.Certificate != nil, t.Internal); n != 1 {
-		f.reject("tls", "want exactly one of acme, certificate and internal", "%d sources of certificates", n)
-	}
-	if t.Certificate != nil {
-		f.require("tls.certificate.cert_file", t.Certificate.CertFile)
-		f.require("tls.certificate.key_file", t.Certificate.KeyFile)
-	}
-	if t.ACME == nil {
-		return
-	}
-	if t.ACME.Email != "" && !strings.Contains(strings.Trim(t.ACME.Email, "@"), "@") {
-		f.reject("tls.acme.email", "want an e-mail address", "%s is not an e-mail address", f.quoted("tls.acme.email", t.ACME.Email))
-	}
-	for i, domain := range t.ACME.Domains {
-		key := fmt.Sprintf("tls.acme.domains[%d]", i)
-		host, p := canonicalHost(domain)
-		f.rejectProblem(key, p)
-		if p == nil {
-			t.ACME.Domains[i] = host
-		}
-	}
-	if t.ACME.Directory != "" {
-		u, p := baseURL(t.ACME.Directory)
-		f.rejectProblem("tls.acme.directory", p)
-		if p == nil && u.Scheme != "https" {
-			f.reject("tls.acme.directory", "want an https:// URL", "ACME needs https (RFC 8555 §6.1)")
-		}
-	}
-	switch {
-	case t.ACME.Storage == "":
-		f.require("tls.acme.storage", "")
-	case t.ACME.Storage == "store" && c.Store.Postgres == "":
-		f.reject("tls.acme.storage", "name a folder", "needs store.postgres")
-	}
-	switch {
-	case t.ACME.StorageKey == "":
-	case t.ACME.Storage != "store":
-		f.reject("tls.acme.storage_key", "leave it out, or set storage: store", "is for storage: store only")
-	default:
-		f.checkKeyLength("tls.acme.storage_key", t.ACME.StorageKey)
-	}
-}
-
 // require refuses an empty value.
 func (f *file) require(key, value string) {
 	if value == "" {

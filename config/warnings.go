@@ -39,6 +39,13 @@ func (c *Config) Warnings() []string {
 	if c.Identity.Authorization != "remove" {
 		warn("identity.authorization is %s: upstreams see the token", c.Identity.Authorization)
 	}
+	if t := c.TLS; t != nil && t.ACME != nil && len(t.ACME.Domains) > 0 {
+		for _, host := range c.PublicHosts() {
+			if !slices.Contains(t.ACME.Domains, host) {
+				warn("tls.acme.domains leaves out %s, which so has no certificate and cannot be reached", host)
+			}
+		}
+	}
 	if host, _, err := net.SplitHostPort(c.Listen.Admin); err == nil && !isLoopback(host) {
 		warn("listen.admin is not a loopback address: other machines can read the status page and metrics")
 	}
