@@ -17,6 +17,7 @@ type readiness struct {
 	draining atomic.Bool
 	timeout  time.Duration // of one ask
 	checks   []*check
+	certs    *certificates // nil: none are needed
 }
 
 // check is one thing that has to work, asked at most once in readyFor and by one caller at a time.
@@ -38,6 +39,9 @@ func (r *readiness) watch(name string, ask func(context.Context) error) {
 	r.checks = append(r.checks, &check{name: name, ask: ask, timeout: r.timeout})
 }
 
+// watchCertificates wants a certificate for each host, before the first report.
+func (r *readiness) watchCertificates(certs *certificates) { r.certs = certs }
+
 // report writes one line for each check, and says whether all is well. What exactly is wrong with a check is in the
 // log: a probe's answer is read by more people than that.
 func (r *readiness) report(w io.Writer) (ready bool) {
@@ -53,6 +57,28 @@ func (r *readiness) report(w io.Writer) (ready bool) {
 	line("serving", !r.draining.Load())
 	for _, c := range r.checks {
 		line(c.name, c.now() == nil)
+	}
+	return r.reportCertificates(w, time.Now()) && ready
+}
+
+// reportCertificates writes a line for each host, and says whether all have a certificate that is good now. One that
+// should have been renewed by now is a warning.
+func (r *readiness) reportCertificates(w io.Writer, now time.Time) (ready bool) {
+	ready = true
+	if r.certs == nil {
+		return ready
+	}
+	for _, host := range r.certs.hosts {
+		word := "ok"
+		switch leaf := r.certs.source.leaf(host); {
+		case leaf == nil:
+			word, ready = "failed: there is none yet", false
+		case now.After(leaf.NotAfter):
+			word, ready = "failed: it has expired", false
+		case inLastThird(leaf, now):
+			word = fmt.Sprintf("warning: not renewed yet, it expires in %s", leaf.NotAfter.Sub(now).Round(time.Second))
+		}
+		fmt.Fprintf(w, "certificate %s %s\n", host, word)
 	}
 	return ready
 }

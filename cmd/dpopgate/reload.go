@@ -9,6 +9,9 @@ import (
 
 // reload puts the file in force as it is now, or changes nothing and says why.
 func (s *server) reload() {
+	if s.certs != nil {
+		s.certs.source.reread()
+	}
 	c, err := config.Load(s.path)
 	if err == nil {
 		err = s.gateway.Reload(c)
@@ -38,6 +41,16 @@ func (s *server) logRefused(err error) {
 	}
 }
 
+// tlsAtStart is what of a config certificates are made from.
+func tlsAtStart(c *config.Config) any {
+	if c.TLS == nil {
+		return nil
+	}
+	t := *c.TLS
+	t.HSTS = 0 // is read by the gateway, which reloads
+	return []any{t, c.PublicHosts()}
+}
+
 // needRestart names the keys that differ and that a running process cannot change.
 func needRestart(running, c *config.Config) []string {
 	var keys []string
@@ -46,7 +59,7 @@ func needRestart(running, c *config.Config) []string {
 		was, is any
 	}{
 		{"listen", running.Listen, c.Listen},
-		{"tls", running.TLS, c.TLS},
+		{"tls", tlsAtStart(running), tlsAtStart(c)},
 		{"store", running.Store, c.Store},
 		{"cache", running.Cache, c.Cache},
 		{"dpop.replay", running.DPoP.Replay, c.DPoP.Replay},

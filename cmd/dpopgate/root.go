@@ -74,6 +74,7 @@ func newRootCommand(e *env) *cobra.Command {
 		newServeCommand(e),
 		newMigrateCommand(e),
 		newTokenCommand(e),
+		newTrustCommand(e),
 		newSchemaCommand(e),
 		newHealthcheckCommand(e),
 		newVersionCommand(e),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -58,7 +59,8 @@ type server struct {
 	gateway *proxy.Gateway
 	ready   *readiness
 	metrics *metrics
-	started time.Time // proofs older than this are not trusted while replay is nil
+	certs   *certificates // nil: cleartext
+	started time.Time     // proofs older than this are not trusted while replay is nil
 }
 
 // newServer wires a server. Nothing listens yet, and the database need not be up: until it is, requests that need it
@@ -68,7 +70,19 @@ func newServer(ctx context.Context, path string, c *config.Config, e *env) (*ser
 	s.log, s.level = newLogger(e.stderr, c.Log)
 	s.access = &accessLog{log: s.log}
 	s.access.all.Store(c.Log.Access)
-	return s, s.wire(ctx, s.access.Write)
+	if err := s.wire(ctx, s.access.Write); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.certs, err = newCertificates(ctx, c, s.log); err != nil {
+		s.close()
+		return nil, err
+	}
+	if s.certs != nil {
+		s.ready.watchCertificates(s.certs)
+		s.metrics.watchCertificates(s.certs)
+	}
+	return s, nil
 }
 
 // wire opens the stores and builds the gateway on them. events hears of each request.
@@ -118,6 +132,9 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 
 // close lets go of everything that was opened, outermost first.
 func (s *server) close() {
+	if s.certs != nil {
+		s.certs.source.close()
+	}
 	if s.gateway != nil {
 		s.gateway.Close()
 	}
@@ -155,6 +172,9 @@ func (s *server) run(ctx context.Context, e *env) error {
 	listeners, err := s.listen(ctx)
 	if err != nil {
 		return err
+	}
+	if s.certs != nil {
+		s.certs.source.start(boundAddresses{https: addressOf(listeners, httpsKey), http: addressOf(listeners, httpKey)})
 	}
 	failed := serveAll(listeners)
 	s.announce(listeners, e)
@@ -202,13 +222,7 @@ func (s *server) await(ctx context.Context, signals <-chan os.Signal) bool {
 // listen binds all addresses of the config, or none.
 func (s *server) listen(ctx context.Context) ([]*listener, error) {
 	var all []*listener
-	for _, want := range []struct {
-		key, address string
-		handler      http.Handler
-	}{
-		{httpKey, s.config.Listen.HTTP, s.ready.closing(s.gateway)},
-		{adminKey, s.config.Listen.Admin, adminHandler(s.ready, s.metrics, s.config.Listen.Admin)},
-	} {
+	for _, want := range s.servers() {
 		if want.address == "" {
 			continue
 		}
@@ -217,9 +231,41 @@ func (s *server) listen(ctx context.Context) ([]*listener, error) {
 			closeAll(all)
 			return nil, err
 		}
-		all = append(all, &listener{l, want.key, newHTTPServer(want.handler, s.config.Limits, s.log, want.key)})
+		all = append(all, &listener{l, want.key, want.server})
 	}
 	return all, nil
+}
+
+// served is a server for an address of the config.
+type served struct {
+	key, address string
+	server       *http.Server
+}
+
+// servers are what is behind each address.
+func (s *server) servers() []served {
+	c := s.config
+	gateway := s.ready.closing(s.gateway)
+	admin := served{adminKey, c.Listen.Admin, newHTTPServer(adminHandler(s.ready, s.metrics, c.Listen.Admin), c.Limits, s.log, adminKey)}
+	if s.certs == nil {
+		return []served{{httpKey, c.Listen.HTTP, newHTTPServer(gateway, c.Limits, s.log, httpKey)}, admin}
+	}
+	redirect := newCleartext(c.PublicURLs, s.certs.solver())
+	return []served{
+		{httpsKey, c.Listen.HTTPS, newHTTPSServer(gateway, s.certs.tlsConfig(), c.Limits, s.log)},
+		{httpKey, c.Listen.HTTP, newHTTPServer(redirect, c.Limits, s.log, httpKey)},
+		admin,
+	}
+}
+
+// addressOf is the bound address of a config key; empty for none.
+func addressOf(listeners []*listener, key string) string {
+	for _, l := range listeners {
+		if l.key == key {
+			return l.Addr().String()
+		}
+	}
+	return ""
 }
 
 // announce says what is served where, in the log, and for a person at a terminal in two lines.
@@ -237,7 +283,7 @@ func (s *server) announce(listeners []*listener, e *env) {
 	if !e.terminal {
 		return
 	}
-	fmt.Fprintf(e.stdout, "dpopgate serves %s on %s: %s\n", strings.Join(s.config.PublicURLs, " "), at[httpKey], plural(len(s.config.Routes), "route"))
+	fmt.Fprintf(e.stdout, "dpopgate serves %s on %s: %s\n", strings.Join(s.config.PublicURLs, " "), cmp.Or(at[httpsKey], at[httpKey]), plural(len(s.config.Routes), "route"))
 	if admin := at[adminKey]; admin != "" {
 		fmt.Fprintf(e.stdout, "Health is at http://%s/readyz?verbose. ", admin)
 	}

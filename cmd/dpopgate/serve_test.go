@@ -52,6 +52,13 @@ func startGatewayOn(t *testing.T, store, routes, more string) *gateway {
 		exit:    make(chan int, 1),
 	}
 	g.configure(t, routes, more)
+	g.serve(t)
+	return g
+}
+
+// serve runs the gateway on its config file.
+func (g *gateway) serve(t *testing.T) {
+	t.Helper()
 	e := shell{}.env(io.Discard, g.log, g.signals)
 	e.started = e.started.Truncate(time.Second) // nothing to wait for
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -67,7 +74,6 @@ func startGatewayOn(t *testing.T, store, routes, more string) *gateway {
 	})
 	g.awaitLog(t, `"msg":"serving"|\nended\n`)
 	require.Contains(t, g.log.String(), `"msg":"serving"`)
-	return g
 }
 
 // configure writes the config file.
