@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -58,6 +59,9 @@ func (x *exchange) locate(r *http.Request) *refusal {
 	if x.origin = x.table.here(x.from.host); x.origin == nil && !odd {
 		return refuseRequest(http.StatusMisdirectedRequest, HostUnknown, "this host is not served here")
 	}
+	if x.from.host == r.Host && !sameServer(r) {
+		return refuseRequest(http.StatusMisdirectedRequest, ServerMismatch, "this connection was made to another host")
+	}
 	words, encodedSlash := ambiguous(x.path)
 	switch {
 	case x.from.wrong != "":
@@ -88,6 +92,20 @@ func (x *exchange) locate(r *http.Request) *refusal {
 	x.route = rt
 	x.event.Route = rt.match
 	return nil
+}
+
+// sameServer says whether a request is for the host that its TLS connection was made to, where the client named one
+// (RFC 9110 §7.4): a certificate vouches for that one alone. Clients that share a connection among hosts try again on
+// another after 421.
+func sameServer(r *http.Request) bool {
+	if r.TLS == nil || r.TLS.ServerName == "" {
+		return true
+	}
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.EqualFold(host, r.TLS.ServerName)
 }
 
 func (x *exchange) isMetadata(method string) bool {

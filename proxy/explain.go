@@ -50,7 +50,7 @@ const (
 )
 
 var checks = []check{
-	{"host", always, []dpop.Reason{HostUnknown}},
+	{"host", always, []dpop.Reason{HostUnknown, ServerMismatch}},
 	{"target", always, []dpop.Reason{TargetAmbiguous}},
 	{"method", always, []dpop.Reason{MethodRefused}},
 	{"route", always, []dpop.Reason{RouteMissing, MethodMissing}},

@@ -95,6 +95,9 @@ func modifyResponse(res *http.Response) error {
 	x.event.Upstream = x.o.Now().Sub(x.sent)
 	x.table.identity.cleanResponse(res.Header)
 	x.ownCORS(res.Header)
+	if x.table.hsts != nil {
+		delete(res.Header, "Strict-Transport-Security") // one field counts, the first (RFC 6797 §8.1), and ours is set
+	}
 	x.ownRateLimit(res.Header)
 	x.setNonce(res.Header, res.StatusCode, dpop.NoCode)
 	return nil

@@ -107,6 +107,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := &counter{ResponseWriter: w}
 	defer x.tell(out)
 	w.Header()["X-Request-Id"] = []string{x.event.RequestID}
+	if r.TLS != nil && x.table.hsts != nil {
+		w.Header()["Strict-Transport-Security"] = x.table.hsts
+	}
 	f := x.decide(r)
 	if f == nil {
 		f = x.throttle(w.Header())

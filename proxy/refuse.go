@@ -12,6 +12,7 @@ import (
 // The gateway's reasons, beside those of package dpop.
 const (
 	HostUnknown       dpop.Reason = "host_unknown"        // Host is none of public_urls
+	ServerMismatch    dpop.Reason = "server_mismatch"     // the TLS connection was made to another host than Host
 	TargetAmbiguous   dpop.Reason = "target_ambiguous"    // two readers could read the path differently
 	MethodRefused     dpop.Reason = "method_refused"      // a method that no route names and HTTP APIs do not use
 	RouteMissing      dpop.Reason = "route_missing"       // no pattern matches

@@ -26,6 +26,7 @@ type table struct {
 	trusted  peers
 	pools    map[string]*upstream
 	nonces   nonceSource
+	hsts     []string // what Strict-Transport-Security says on TLS connections; nil: it is not sent
 }
 
 // nonceSource is what a Nonces was made from: a reload that changes neither keeps it, and so the nonces in use.
@@ -68,6 +69,9 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 			return nil, fmt.Errorf("dpop.algorithms: %q cannot be verified", name)
 		}
 		t.verifier.Algorithms = append(t.verifier.Algorithms, dpop.Algorithm(name))
+	}
+	if c.TLS != nil && c.TLS.HSTS > 0 {
+		t.hsts = []string{fmt.Sprintf("max-age=%d", int64(c.TLS.HSTS.Std().Seconds()))}
 	}
 	t.algs = t.verifier.Algorithms.String()
 	if before != nil && before.nonces == t.nonces {
