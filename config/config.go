@@ -179,13 +179,15 @@ type Identity struct {
 	Authorization string `yaml:"authorization" default:"remove" enum:"remove,keep,bearer"`
 }
 
-// Assertion is a signed JWT for the upstream.
+// Assertion is a signed JWT for the upstream: an upstream that checks it need not trust its network. It is good for 30
+// seconds and one request: beside the identity it holds the method, the path and the request id.
 type Assertion struct {
-	// The header that carries it.
+	// The header that carries it, such as X-Auth-Assertion. Empty: none is sent.
 	Header string `yaml:"header"`
-	// The signing key, a private JWK or PEM.
+	// The signing key, a private JWK or PEM, P-256 or Ed25519: dpopgate key new makes one. It is read again on reload; the
+	// one before stays at /.well-known/dpopgate/jwks.json for ten minutes. A relative path starts at the working directory.
 	KeyFile string `yaml:"key_file"`
-	// The aud claim.
+	// The aud claim. Empty: the upstream as the route names it, so that no upstream can use what another one got.
 	Audience string `yaml:"audience"`
 }
 

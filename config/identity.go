@@ -47,7 +47,7 @@ var relatives = []string{
 	"Remote-Name", "Remote-Email", "Remote-Groups",
 	"X-Auth-Request-Email", "X-Auth-Request-Groups", "X-Auth-Request-Preferred-Username", "X-Auth-Request-Access-Token",
 	"X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Preferred-Username", "X-Forwarded-Access-Token",
-	"X-Consumer-Id", "X-Consumer-Custom-Id", "X-Consumer-Username", "X-Consumer-Groups", "X-Anonymous-Consumer",
+	"X-Auth-Assertion", "X-Consumer-Id", "X-Consumer-Custom-Id", "X-Consumer-Username", "X-Consumer-Groups", "X-Anonymous-Consumer",
 }
 
 // Names is the effective header names: the preset's, overridden by those set one by one.

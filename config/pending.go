@@ -6,7 +6,6 @@ import "reflect"
 // rather than half obeyed; take a line out once its feature works. The function, if any, says which other values work.
 var pending = map[string]func(v any) bool{
 	"cache.stale_on_error":   nil,
-	"identity.assertion":     nil,
 	"routes.*.max_body":      nil,
 	"routes.*.websocket":     nil,
 	"forward_auth":           nil,

@@ -136,6 +136,5 @@ func (f *file) checkIdentity(i *Identity) {
 	if a := i.Assertion; a != (Assertion{}) {
 		f.require("identity.assertion.header", a.Header)
 		f.require("identity.assertion.key_file", a.KeyFile)
-		f.require("identity.assertion.audience", a.Audience)
 	}
 }

@@ -74,7 +74,7 @@ func (x *exchange) locate(r *http.Request) *refusal {
 		f := refuseRequest(http.StatusMethodNotAllowed, MethodRefused, "this method is not served here")
 		f.allow = strings.Join(httpMethods, ", ")
 		return f
-	case x.isMetadata(r.Method):
+	case x.isMetadata(r.Method), x.asksForKeys(r.Method):
 		return nil
 	}
 	if method := preflight(r); method != "" && x.table.methods[method] && x.locatePreflight(r, method) {

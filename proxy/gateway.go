@@ -128,6 +128,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case x.asked != "":
 		x.answerPreflight(out, r)
+	case x.route == nil && x.path == jwksPath:
+		x.serveKeys(out)
 	case x.route == nil:
 		x.serveMetadata(out)
 	default:

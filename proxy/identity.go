@@ -38,7 +38,7 @@ func compileIdentity(c config.Identity, upstreams map[string]config.Upstream) *i
 		id.managed[fold(name)] = true
 	}
 	n := id.names
-	for _, name := range []string{n.Subject, n.Scope, n.Client, n.TokenID, n.TokenType, n.Expires} {
+	for _, name := range []string{n.Subject, n.Scope, n.Client, n.TokenID, n.TokenType, n.Expires, c.Assertion.Header} {
 		if name != "" {
 			id.managed[fold(name)] = true
 		}

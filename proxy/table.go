@@ -24,6 +24,7 @@ type table struct {
 	algs     string
 	identity *identity
 	trusted  peers
+	asserter *asserter // nil: no assertion is sent
 	pools    map[string]*upstream
 	nonces   nonceSource
 	hsts     []string // what Strict-Transport-Security says on TLS connections; nil: it is not sent
@@ -78,6 +79,10 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 		t.verifier.Nonces = before.verifier.Nonces
 	} else {
 		t.verifier.Nonces = dpop.NewNonces([]byte(t.nonces.key), t.nonces.ttl)
+	}
+	var err error
+	if t.asserter, err = compileAsserter(c.Identity.Assertion, before, o.Now()); err != nil {
+		return nil, fmt.Errorf("identity.assertion.key_file: %w", err)
 	}
 	if err := t.compileUpstreams(c, o, before); err != nil {
 		return nil, err

@@ -66,7 +66,7 @@ func (nowhere) Lookup(context.Context, tokenstore.Digest) (*tokenstore.Record, e
 	return nil, tokenstore.ErrNotFound
 }
 
-// newValidation compiles a config as serve would, without opening a file or a connection.
+// newValidation compiles a config as serve would, without opening a store or a connection.
 func newValidation(ctx context.Context, path string, c *config.Config) (*validation, error) {
 	g, err := proxy.New(c, proxy.Options{Tokens: nowhere{}, Replay: cache.NewProofs(0, nil), Offline: true})
 	if err != nil {
