@@ -199,9 +199,12 @@ func register(mux *http.ServeMux, pattern string) (err error) {
 
 // checkRouteUpstream checks that a route has somewhere to go.
 func (f *file) checkRouteUpstream(c *Config, r *Route, key string) {
-	key += ".upstream"
 	names := slices.Sorted(maps.Keys(c.Upstreams))
-	_, named := c.Upstreams[r.Upstream]
+	pool, named := c.Upstreams[r.Upstream]
+	if r.WebSocket && pool.H2C {
+		f.reject(key+".websocket", "leave it out, or h2c of that upstream", "upstreams.%s is h2c, and WebSockets are for HTTP/1.1", r.Upstream)
+	}
+	key += ".upstream"
 	switch {
 	case named:
 	case r.Upstream == "":

@@ -31,6 +31,8 @@ type exchange struct {
 	body     received
 	target   *target   // that it was sent to, until released
 	sent     time.Time // when the request went to the upstream
+	out      *counter
+	upgrade  bool // to a WebSocket, which is asked for and which the route has
 }
 
 // decide is steps 1 to 7. Without a refusal the request is a preflight (asked is set), one for the metadata (route is

@@ -28,6 +28,8 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) {
 		r.Body = &x.body
 	}
 	defer x.release()
+	x.upgrade = x.route.webSocket && asksForWebSocket(r)
+	x.out.relay(x)
 	x.route.upstream.proxy.ServeHTTP(w, r)
 }
 
@@ -77,6 +79,9 @@ func rewrite(p *httputil.ProxyRequest) {
 	delete(h, "Connection")
 	delete(h, "Upgrade")
 	delete(h, "Te")
+	if x.upgrade {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{webSocket}
+	}
 	scheme, _, _ := strings.Cut(x.origin.String(), ":")
 	x.from.tell(h, p.In.RemoteAddr, x.origin.host, scheme)
 	h["X-Request-Id"] = []string{x.event.RequestID}
@@ -101,12 +106,20 @@ func modifyResponse(res *http.Response) error {
 	}
 	x.ownRateLimit(res.Header)
 	x.setNonce(res.Header, res.StatusCode, dpop.NoCode)
+	x.out.relayed()
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return x.switchProtocols(res)
+	}
 	return nil
 }
 
 // upstreamFailed answers when there is no answer from upstream.
 func upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
+	if err == errTunnelled {
+		return
+	}
 	x := exchangeOf(r)
+	x.out.relayed()
 	f := refuseRequest(http.StatusBadGateway, UpstreamBroke, "the upstream broke off")
 	var unsent *unreachable
 	switch {

@@ -105,6 +105,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	x.event.Host, x.event.Client = x.from.host, x.from.client
 	out := &counter{ResponseWriter: w}
+	x.out = out
 	defer x.tell(out)
 	w.Header()["X-Request-Id"] = []string{x.event.RequestID}
 	if r.TLS != nil && x.table.hsts != nil {
@@ -163,32 +164,3 @@ func (x *exchange) tell(out *counter) {
 		panic(p)
 	}
 }
-
-// counter is a ResponseWriter that keeps the status and counts the body.
-type counter struct {
-	http.ResponseWriter
-	status  int
-	written int64
-}
-
-func (c *counter) WriteHeader(status int) {
-	if status == http.StatusContinue {
-		return // net/http says so by itself once the body is read; the upstream's would be a second one
-	}
-	if c.status < 200 { // 1xx come before the one that counts
-		c.status = status
-	}
-	c.ResponseWriter.WriteHeader(status)
-}
-
-func (c *counter) Write(b []byte) (int, error) {
-	if c.status < 200 {
-		c.status = http.StatusOK
-	}
-	n, err := c.ResponseWriter.Write(b)
-	c.written += int64(n)
-	return n, err
-}
-
-// Unwrap lets http.ResponseController flush and set deadlines.
-func (c *counter) Unwrap() http.ResponseWriter { return c.ResponseWriter }

@@ -29,6 +29,7 @@ type route struct {
 	encodedSlashes bool
 	stripPrefix    string
 	preserveHost   bool
+	webSocket      bool
 	cors           *cors
 	upstream       *upstream
 	limit          *limiter // nil: none
@@ -89,6 +90,7 @@ func compileRoute(c config.Route, defaultNonce string, pools map[string]*upstrea
 		encodedSlashes: c.EncodedSlashes,
 		stripPrefix:    c.StripPrefix,
 		preserveHost:   c.PreserveHost,
+		webSocket:      c.WebSocket,
 		cors:           compileCORS(c.CORS),
 		report:         c.Mode == "report",
 		upstream:       pools[c.Upstream],
@@ -188,6 +190,9 @@ func (rt *route) access() string {
 	var limits []string
 	if rt.limit != nil {
 		limits = append(limits, rt.limit.words())
+	}
+	if rt.webSocket {
+		limits = append(limits, "WebSocket")
 	}
 	if rt.public {
 		return strings.Join(append([]string{"public: anyone, without a token"}, limits...), ", ")

@@ -75,9 +75,18 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 func (d *dialer) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
-	conn, err := (&tls.Dialer{NetDialer: &d.Dialer, Config: d.tls}).DialContext(ctx, network, address)
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	upgrade, conf := x != nil && x.upgrade, d.tls
+	if upgrade { // which HTTP/2 does not have
+		conf = conf.Clone()
+		conf.NextProtos = []string{"http/1.1"}
+	}
+	conn, err := (&tls.Dialer{NetDialer: &d.Dialer, Config: conf}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, &unreachable{err}
+	}
+	if upgrade {
+		return conn, nil
 	}
 	d.learned(conn.(*tls.Conn).ConnectionState().NegotiatedProtocol)
 	return conn, nil

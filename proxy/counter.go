@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"maps"
+	"net/http"
+)
+
+// counter is a ResponseWriter that keeps the status and counts the body. It also holds an upstream's 1xx answers in
+// bounds.
+type counter struct {
+	http.ResponseWriter
+	status  int
+	written int64
+
+	relaying *exchange   // set while the upstream may send 1xx
+	hints    http.Header // the header of its next one
+	informed int         // how many it has sent
+}
+
+// maxInformed is how many 1xx answers of an upstream reach the client. There is no bound in the standard (RFC 9110
+// §15.2), and no use for more.
+const maxInformed = 10
+
+// relay begins the wait for the upstream's answer. ReverseProxy writes each 1xx into the header map and empties it
+// then, so it gets one of its own, and what the gateway has put on its answer so far is not lost.
+func (c *counter) relay(x *exchange) { c.relaying = x }
+
+// relayed ends it: from here on the header is that of the answer.
+func (c *counter) relayed() { c.relaying = nil }
+
+func (c *counter) Header() http.Header {
+	if c.relaying == nil {
+		return c.ResponseWriter.Header()
+	}
+	if c.hints == nil {
+		c.hints = http.Header{}
+	}
+	return c.hints
+}
+
+func (c *counter) WriteHeader(status int) {
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		c.inform(status)
+		return
+	}
+	if c.status == 0 {
+		c.status = status
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+// inform passes a 1xx answer on. 100 is left to net/http, which says so by itself once the body is read: the upstream's
+// would be a second one. HTTP/1.0 has no 1xx (RFC 9110 §15.2).
+func (c *counter) inform(status int) {
+	if c.informed++; c.relaying == nil || status == http.StatusContinue || c.informed > maxInformed || c.relaying.event.Protocol == "HTTP/1.0" {
+		return
+	}
+	c.relaying.table.identity.cleanResponse(c.hints)
+	h := c.ResponseWriter.Header()
+	ours := maps.Clone(h)
+	clear(h)
+	maps.Copy(h, c.hints)
+	c.ResponseWriter.WriteHeader(status)
+	clear(h)
+	maps.Copy(h, ours)
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	if c.status == 0 {
+		c.status = http.StatusOK
+	}
+	n, err := c.ResponseWriter.Write(b)
+	c.written += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController flush and set deadlines.
+func (c *counter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
