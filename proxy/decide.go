@@ -90,6 +90,8 @@ func (x *exchange) locate(r *http.Request) *refusal {
 		return f
 	case !strings.HasPrefix(x.path, rt.stripPrefix):
 		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, "the path spells the prefix of its route in another way")
+	case !rt.readsAs(x.table, r, x.origin, x.path):
+		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, "the path is one of another route to servers that decode it twice, take parameters off its segments, or end it at an encoded delimiter")
 	}
 	x.route = rt
 	x.event.Route = rt.match
