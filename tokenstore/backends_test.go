@@ -30,6 +30,7 @@ const patient = time.Minute
 // backend is a store and the way to reach around it, as other software does.
 type backend struct {
 	store tokenstore.Store
+	owner string // DSN of the role that owns the table; empty: it is a file
 	exec  func(t testing.TB, statement string)
 	// spelling of the values that the two databases write differently
 	array func(elements ...string) string
@@ -80,6 +81,7 @@ func guestBackend(t testing.TB) backend {
 func pgBackend(store tokenstore.Store, dsn string) backend {
 	return backend{
 		store: store,
+		owner: dsn,
 		exec:  func(t testing.TB, statement string) { tokenstoretest.Exec(t, dsn, statement) },
 		array: func(elements ...string) string { return `ARRAY['` + strings.Join(elements, `','`) + `']::text[]` },
 		bytes: func(d tokenstore.Digest) string { return `'\x` + d.String() + `'` },

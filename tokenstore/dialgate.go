@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -50,6 +51,24 @@ func (g *dialGate) admit() (*attempt, error) {
 	return &attempt{gate: g, era: g.era}, nil
 }
 
+// guard admits one connection with cfg, and has it carry the attempt.
+func (g *dialGate) guard(cfg *pgx.ConnConfig) error {
+	a, err := g.admit()
+	if err != nil {
+		return err
+	}
+	dial := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return a.dial(ctx, network, addr, dial)
+	}
+	cfg.AfterConnect = func(_ context.Context, c *pgconn.PgConn) error {
+		a.up.Store(true)
+		c.CustomData()[attemptKey] = a
+		return nil
+	}
+	return nil
+}
+
 // charge puts the next dial off by the cost of one, to at most a second from now.
 func (g *dialGate) charge() {
 	now := g.now()
@@ -78,6 +97,9 @@ func (g *dialGate) failed(err error) {
 	g.open, g.last = false, err
 	g.era++
 }
+
+// attemptKey is where a connection carries the attempt that it came of.
+const attemptKey = "dpopgate.attempt"
 
 // attempt is one try to connect, and then the connection that came of it.
 type attempt struct {

@@ -10,3 +10,6 @@ func (p *Postgres) Later(d time.Duration) {
 	now := g.now
 	g.now = func() time.Time { return now().Add(d) }
 }
+
+// ParseNotice is parseNotice.
+func ParseNotice(payload string) Change { return parseNotice(payload) }

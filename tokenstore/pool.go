@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -42,9 +40,6 @@ type Pool struct {
 	silent  atomic.Bool // the last news for the log was that the database does not answer
 }
 
-// attemptKey is where a connection carries the attempt that it came of.
-const attemptKey = "dpopgate.attempt"
-
 // OpenPool makes a pool for a DSN, a libpq URL or its keyword=value form, pgx's pool_… settings included. It does not
 // connect: the database may come up later. An error never holds any part of the DSN.
 func OpenPool(ctx context.Context, dsn string, o PoolOptions) (*Pool, error) {
@@ -54,30 +49,12 @@ func OpenPool(ctx context.Context, dsn string, o PoolOptions) (*Pool, error) {
 	}
 	p := &Pool{name: o.Name, timeout: timeoutOf(o.Timeout), log: loggerOf(o.Log)}
 	p.gate = &dialGate{now: time.Now}
-	cfg.BeforeConnect = p.beforeConnect
+	cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return p.gate.guard(c) }
 	setDefaults(cfg, dsn)
 	if p.conns, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, err
 	}
 	return p, nil
-}
-
-// beforeConnect asks the gate whether to connect, and has the connection carry the attempt.
-func (p *Pool) beforeConnect(_ context.Context, cfg *pgx.ConnConfig) error {
-	a, err := p.gate.admit()
-	if err != nil {
-		return err
-	}
-	dial := cfg.DialFunc
-	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return a.dial(ctx, network, addr, dial)
-	}
-	cfg.AfterConnect = func(_ context.Context, c *pgconn.PgConn) error {
-		a.up.Store(true)
-		c.CustomData()[attemptKey] = a
-		return nil
-	}
-	return nil
 }
 
 // Close closes all connections, and waits for those in use.

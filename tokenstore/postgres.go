@@ -14,14 +14,16 @@ import (
 type PostgresOptions struct {
 	Table   string        // schema.table, or a table on the search path; empty: DefaultTable
 	Timeout time.Duration // of one Lookup or Ping, waiting for a connection included; 0: DefaultTimeout
+	Listen  string        // DSN of the server that announces changes, when lookups go to its replica; empty: the same
 	Log     *slog.Logger  // told when the database stops answering and when it answers again; nil: nobody is
 }
 
 // Postgres is the Store on a Postgres server. To serve, its role needs SELECT on the one table and nothing else.
 type Postgres struct {
-	pool   *Pool
-	table  tableName
-	lookup string // the statement of Lookup
+	pool    *Pool
+	notices *hotline
+	table   tableName
+	lookup  string // the statement of Lookup
 }
 
 var _ Store = (*Postgres)(nil)
@@ -36,11 +38,18 @@ func OpenPostgres(ctx context.Context, dsn string, opts PostgresOptions) (*Postg
 	if err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
+	if opts.Listen == "" {
+		opts.Listen = dsn
+	}
+	notices, err := newHotline(opts.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("opening store: %w", err)
+	}
 	pool, err := OpenPool(ctx, dsn, PoolOptions{Name: "token store", Timeout: opts.Timeout, Log: opts.Log})
 	if err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
-	return &Postgres{pool: pool, table: table, lookup: lookupSQL(table)}, nil
+	return &Postgres{pool: pool, notices: notices, table: table, lookup: lookupSQL(table)}, nil
 }
 
 // Close closes all connections.

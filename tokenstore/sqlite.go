@@ -34,6 +34,7 @@ type SQLiteOptions struct {
 // turns, and readers wait for nobody.
 type SQLite struct {
 	db      *sql.DB
+	file    string // the URL, as the driver takes it
 	lookup  *sql.Stmt
 	timeout time.Duration
 }
@@ -74,7 +75,7 @@ func openSQLite(ctx context.Context, path string, opts SQLiteOptions) (*SQLite, 
 	}
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
-	s := &SQLite{db: db, timeout: timeoutOf(opts.Timeout)}
+	s := &SQLite{db: db, file: file.String(), timeout: timeoutOf(opts.Timeout)}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

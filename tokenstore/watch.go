@@ -1,0 +1,42 @@
+package tokenstore
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+)
+
+// ErrNoNotices says that a store cannot be watched as it is set up. It is wrapped together with the reason, and what
+// would be right.
+var ErrNoNotices = errors.New("revocations are not announced")
+
+// Watcher is a Store that can tell when records change, whoever changes them.
+type Watcher interface {
+	// Watch calls report for changes of records, one call after the other. The first is All, as soon as nothing can be
+	// missed any more: what was looked up before it may be out of date. A new record is not a change.
+	//
+	// Watch returns when it can no longer be sure to hear of every change: at the end of ctx with an error that wraps
+	// the context's, and else with what is wrong, such as ErrNoNotices. It may be called again at once, and is then
+	// careful by itself not to dial a server too often. report must not block.
+	Watch(ctx context.Context, report func(Change)) error
+}
+
+// Change says which records are no longer as they were: changed, or gone.
+type Change struct {
+	All     bool     // any record may be another
+	Digests []Digest // of those that are, unless All
+}
+
+// parseNotice reads the payload of a notice: digests in hexadecimal, one after the other. "all", and what
+// is not one of ours, is All.
+func parseNotice(payload string) Change {
+	b, err := hex.DecodeString(payload)
+	if err != nil || len(b) == 0 || len(b)%len(Digest{}) != 0 {
+		return Change{All: true}
+	}
+	digests := make([]Digest, 0, len(b)/len(Digest{}))
+	for ; len(b) > 0; b = b[len(Digest{}):] {
+		digests = append(digests, Digest(b[:len(Digest{})]))
+	}
+	return Change{Digests: digests}
+}
