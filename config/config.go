@@ -298,9 +298,10 @@ type CORS struct {
 	Origins []string `yaml:"origins"`
 }
 
-// ForwardAuth answers other proxies' auth requests.
+// ForwardAuth answers other proxies' auth requests. Only listen.trusted_proxies may ask.
 type ForwardAuth struct {
-	// The path prefix to answer at. Empty: off.
+	// The path to answer at, such as /_dpopgate/verify, with one more segment for the kind of proxy: /nginx, /caddy,
+	// /traefik, /haproxy, and /envoy with the original path behind it. dpopgate init --for writes their configs. Empty: off.
 	Path string `yaml:"path"`
 }
 

@@ -7,7 +7,6 @@ import "reflect"
 var pending = map[string]func(v any) bool{
 	"cache.stale_on_error":   nil,
 	"routes.*.max_body":      nil,
-	"forward_auth":           nil,
 	"misuse":                 nil,
 	"tracing":                nil,
 	"limits.max_connections": nil,

@@ -39,9 +39,7 @@ func (f *file) validate(c *Config) {
 	f.checkUpstreams(c)
 	f.checkRoutes(c)
 	f.checkMetadata(&c.Metadata)
-	if c.ForwardAuth.Path != "" {
-		f.rejectProblem("forward_auth.path", pathProblem(c.ForwardAuth.Path))
-	}
+	f.checkForwardAuth(c)
 	if c.Tracing.OTLPEndpoint != "" {
 		_, p := baseURL(c.Tracing.OTLPEndpoint)
 		f.rejectProblem("tracing.otlp_endpoint", p)

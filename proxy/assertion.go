@@ -115,20 +115,20 @@ type confirmation struct {
 	JKT string `json:"jkt"`
 }
 
-// assert adds the assertion to an upstream's request.
-func (x *exchange) assert(out *http.Request) {
+// assert adds the assertion to a header for the upstream.
+func (x *exchange) assert(h http.Header, method, path string) {
 	a := x.table.asserter
 	if a == nil {
 		return
 	}
-	text, err := x.sign(a, out)
+	text, err := x.sign(a, method, path)
 	if err != nil { // with a key that newSigner took, signing cannot fail; if it does, the request must not be sent
 		panic(fmt.Errorf("signing an assertion: %w", err))
 	}
-	out.Header.Set(a.header, text)
+	h.Set(a.header, text)
 }
 
-func (x *exchange) sign(a *asserter, out *http.Request) (string, error) {
+func (x *exchange) sign(a *asserter, method, path string) (string, error) {
 	rec := x.record
 	claims := assertionClaims{
 		Issuer:   x.origin.String(),
@@ -139,8 +139,8 @@ func (x *exchange) sign(a *asserter, out *http.Request) (string, error) {
 		Expires:  x.now.Add(assertionLife).Unix(),
 		ID:       x.event.RequestID,
 		TokenID:  rec.JTI.String(),
-		Method:   out.Method,
-		Path:     out.URL.Opaque,
+		Method:   method,
+		Path:     path,
 	}
 	if claims.Audience == "" {
 		claims.Audience = x.route.upstream.name

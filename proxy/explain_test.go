@@ -52,6 +52,7 @@ func TestExplainTellsWhichCheckFailsAndUsesNothingUp(t *testing.T) {
 func TestEveryReasonBelongsToOneCheck(t *testing.T) {
 	after := map[dpop.Reason]bool{
 		proxy.UpstreamDown: true, proxy.UpstreamBroke: true, proxy.UpstreamLate: true, proxy.ClientGone: true,
+		proxy.DescriptionMissing: true, proxy.DescriptionRepeated: true, proxy.PreflightElsewhere: true,
 		proxy.ResponseCut: true, proxy.RequestBodyFailed: true,
 	}
 	seen := map[dpop.Reason]int{}

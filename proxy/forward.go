@@ -87,7 +87,7 @@ func rewrite(p *httputil.ProxyRequest) {
 	h["X-Request-Id"] = []string{x.event.RequestID}
 	if x.record != nil {
 		x.table.identity.set(h, x.record, x.token)
-		x.assert(p.Out)
+		x.assert(h, p.Out.Method, path)
 	}
 	for name, value := range up.headers {
 		h.Set(name, value)

@@ -111,6 +111,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.TLS != nil && x.table.hsts != nil {
 		w.Header()["Strict-Transport-Security"] = x.table.hsts
 	}
+	if a := x.table.askedBy(r); a != nil {
+		x.verify(out, a, r)
+		return
+	}
 	f := x.decide(r)
 	if f == nil {
 		f = x.throttle(w.Header())

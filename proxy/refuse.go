@@ -11,28 +11,31 @@ import (
 
 // The gateway's reasons, beside those of package dpop.
 const (
-	HostUnknown       dpop.Reason = "host_unknown"        // Host is none of public_urls
-	ServerMismatch    dpop.Reason = "server_mismatch"     // the TLS connection was made to another host than Host
-	TargetAmbiguous   dpop.Reason = "target_ambiguous"    // two readers could read the path differently
-	MethodRefused     dpop.Reason = "method_refused"      // a method that no route names and HTTP APIs do not use
-	RouteMissing      dpop.Reason = "route_missing"       // no pattern matches
-	MethodMissing     dpop.Reason = "method_missing"      // a pattern matches, but not with this method
-	TokenUnknown      dpop.Reason = "token_unknown"       // no row has this digest
-	TokenExpired      dpop.Reason = "token_expired"       // its row's expires_at has come
-	TokenBound        dpop.Reason = "token_bound"         // bound to a key, but sent as Bearer
-	TokenNotBound     dpop.Reason = "token_not_bound"     // stored as Bearer, but sent as DPoP
-	AudienceMismatch  dpop.Reason = "audience_mismatch"   // for other resources than this route
-	ScopeMissing      dpop.Reason = "scope_missing"       //
-	ClientRefused     dpop.Reason = "client_refused"      // not in the route's clients
-	UserMissing       dpop.Reason = "user_missing"        // a client-only token where a user is required
-	RateLimited       dpop.Reason = "rate_limited"        // more requests than the route's rate_limit
-	StoreUnavailable  dpop.Reason = "store_unavailable"   // the token store cannot answer
-	UpstreamDown      dpop.Reason = "upstream_down"       // no connection to it
-	UpstreamBroke     dpop.Reason = "upstream_broke"      // it ended the connection before or in its answer
-	UpstreamLate      dpop.Reason = "upstream_late"       // no response header within response_timeout
-	ClientGone        dpop.Reason = "client_gone"         // the client left before the answer
-	ResponseCut       dpop.Reason = "response_cut"        // the answer broke off after its header was sent on
-	RequestBodyFailed dpop.Reason = "request_body_failed" // the client's body was malformed or broke off
+	HostUnknown         dpop.Reason = "host_unknown"         // Host is none of public_urls
+	ServerMismatch      dpop.Reason = "server_mismatch"      // the TLS connection was made to another host than Host
+	TargetAmbiguous     dpop.Reason = "target_ambiguous"     // two readers could read the path differently
+	MethodRefused       dpop.Reason = "method_refused"       // a method that no route names and HTTP APIs do not use
+	RouteMissing        dpop.Reason = "route_missing"        // no pattern matches
+	MethodMissing       dpop.Reason = "method_missing"       // a pattern matches, but not with this method
+	TokenUnknown        dpop.Reason = "token_unknown"        // no row has this digest
+	TokenExpired        dpop.Reason = "token_expired"        // its row's expires_at has come
+	TokenBound          dpop.Reason = "token_bound"          // bound to a key, but sent as Bearer
+	TokenNotBound       dpop.Reason = "token_not_bound"      // stored as Bearer, but sent as DPoP
+	AudienceMismatch    dpop.Reason = "audience_mismatch"    // for other resources than this route
+	ScopeMissing        dpop.Reason = "scope_missing"        //
+	ClientRefused       dpop.Reason = "client_refused"       // not in the route's clients
+	UserMissing         dpop.Reason = "user_missing"         // a client-only token where a user is required
+	RateLimited         dpop.Reason = "rate_limited"         // more requests than the route's rate_limit
+	DescriptionMissing  dpop.Reason = "description_missing"  // a proxy asks without saying about which request
+	DescriptionRepeated dpop.Reason = "description_repeated" // or says so twice
+	PreflightElsewhere  dpop.Reason = "preflight_elsewhere"  // a preflight, for a proxy that cannot pass its answer on
+	StoreUnavailable    dpop.Reason = "store_unavailable"    // the token store cannot answer
+	UpstreamDown        dpop.Reason = "upstream_down"        // no connection to it
+	UpstreamBroke       dpop.Reason = "upstream_broke"       // it ended the connection before or in its answer
+	UpstreamLate        dpop.Reason = "upstream_late"        // no response header within response_timeout
+	ClientGone          dpop.Reason = "client_gone"          // the client left before the answer
+	ResponseCut         dpop.Reason = "response_cut"         // the answer broke off after its header was sent on
+	RequestBodyFailed   dpop.Reason = "request_body_failed"  // the client's body was malformed or broke off
 )
 
 // tokenWords is all that a client ever learns about a token that is not good here.

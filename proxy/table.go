@@ -25,9 +25,11 @@ type table struct {
 	identity *identity
 	trusted  peers
 	asserter *asserter // nil: no assertion is sent
-	pools    map[string]*upstream
-	nonces   nonceSource
-	hsts     []string // what Strict-Transport-Security says on TLS connections; nil: it is not sent
+
+	forwardAuth string // path below which proxies ask for the decision alone; empty: none can
+	pools       map[string]*upstream
+	nonces      nonceSource
+	hsts        []string // what Strict-Transport-Security says on TLS connections; nil: it is not sent
 }
 
 // nonceSource is what a Nonces was made from: a reload that changes neither keeps it, and so the nonces in use.
@@ -94,6 +96,7 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 		}
 		t.trusted = append(t.trusted, prefix.Masked())
 	}
+	t.forwardAuth = c.ForwardAuth.Path
 	for _, method := range httpMethods {
 		t.methods[method] = true
 	}

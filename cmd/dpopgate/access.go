@@ -48,6 +48,7 @@ func (a *accessLog) Write(e *proxy.Event) {
 	add("verdict", string(e.Verdict))
 	add("reason", string(e.Reason))
 	add("would_refuse", string(e.Would))
+	add("forward_auth", e.Asker)
 	if e.Err != nil {
 		add("error", plainError(e.Err))
 	}
