@@ -106,6 +106,10 @@ type Store struct {
 	SQLite string `yaml:"sqlite"`
 	// Any libpq URL or DSN. SELECT on the one table is enough to serve.
 	Postgres Secret `yaml:"postgres"`
+	// The DSN of the server that announces revocations (dpopgate migrate --revocation), where store.postgres leads to a
+	// read replica of it or through a pooler: LISTEN needs the primary itself, and no PgBouncer in transaction mode.
+	// Empty: store.postgres.
+	Listen Secret `yaml:"listen"`
 	// The token table, optionally with its schema. Postgres only.
 	Table string `yaml:"table" default:"public.oauth_access_tokens"`
 	// How the digest column was made: SHA-256(token), or HMAC-SHA-256(digest_key, token).

@@ -237,8 +237,16 @@ func (f *file) checkStore(s *Store) {
 	case sqlite && postgres:
 		f.reject("store.postgres", "leave one out", "two stores: %s is the other", f.where("store.sqlite"))
 	}
-	if dsn := string(s.Postgres); dsn != "" && !isPostgresDSN(dsn) {
-		f.reject("store.postgres", "want postgres://user:password@host/database, or a DSN such as host=… dbname=…", "not a Postgres URL or DSN")
+	for _, dsn := range []struct {
+		key   string
+		value Secret
+	}{{"store.postgres", s.Postgres}, {"store.listen", s.Listen}} {
+		if dsn.value != "" && !isPostgresDSN(string(dsn.value)) {
+			f.reject(dsn.key, "want postgres://user:password@host/database, or a DSN such as host=… dbname=…", "not a Postgres URL or DSN")
+		}
+	}
+	if s.Listen != "" && !postgres {
+		f.reject("store.listen", "leave it out with store.sqlite", "is for store.postgres only")
 	}
 	switch {
 	case !postgres && f.isSet("store.table") && s.Table != "public.oauth_access_tokens":
