@@ -38,7 +38,8 @@ func TestAFleetTakesAProofOnce(t *testing.T) {
 				io.WriteString(w, "ok")
 			}))
 			t.Cleanup(up.Close)
-			store := fmt.Sprintf("{postgres: %q}", tokenstoretest.Postgres(t))
+			dsn := tokenstoretest.Postgres(t)
+			store := fmt.Sprintf("{postgres: %q, timeout: 30s}", dsn) // a crowd on a busy machine is to be answered, too
 			routes := fmt.Sprintf("  - {match: GET /orders/, upstream: %q, scopes: [orders:read]}", up.URL)
 			more := fmt.Sprintf("dpop: {replay: %q}", replay)
 			fleet := []*gateway{startGatewayOn(t, store, routes, more), startGatewayOn(t, store, routes, more)}
@@ -52,7 +53,7 @@ func TestAFleetTakesAProofOnce(t *testing.T) {
 			migrated := shell{}.run(t, "migrate", "-c", fleet[0].path)
 			require.Zero(t, migrated.code, migrated.stderr)
 			const client = "6f1c1c6e-7d5b-4d0a-9c55-0f2f4e3f0a01"
-			tokenstoretest.Exec(t, strings.Trim(strings.TrimPrefix(store, "{postgres: "), `"}`), "INSERT INTO oauth_clients (id) VALUES ('"+client+"')")
+			tokenstoretest.Exec(t, dsn, "INSERT INTO oauth_clients (id) VALUES ('"+client+"')")
 			key, err := dpop.NewKey(dpop.ES256)
 			require.NoError(t, err)
 			issued := shell{}.run(t, "token", "issue", "-c", fleet[0].path, "--client", client, "--scope", "orders:read", "--jkt", string(key.Thumbprint()))
@@ -84,7 +85,6 @@ func TestAFleetTakesAProofOnce(t *testing.T) {
 							passed.Add(1)
 						case http.StatusUnauthorized:
 							refused.Add(1)
-						case http.StatusServiceUnavailable: // a crowd at a small database: no answer, so no entry
 						default:
 							t.Errorf("status %d", res.StatusCode)
 						}
@@ -94,7 +94,7 @@ func TestAFleetTakesAProofOnce(t *testing.T) {
 				racers.Wait()
 				assert.EqualValues(t, 1, passed.Load(), "round %d", round)
 				assert.EqualValues(t, round+1, seen.Load(), "what the upstream saw")
-				assert.Positive(t, refused.Load())
+				assert.EqualValues(t, 199, refused.Load())
 			}
 		})
 	}
