@@ -33,6 +33,8 @@ type exchange struct {
 	sent     time.Time // when the request went to the upstream
 	out      *counter
 	upgrade  bool // to a WebSocket, which is asked for and which the route has
+	stream   stream
+	tunnels  *tunnels
 }
 
 // decide is steps 1 to 7. Without a refusal the request is a preflight (asked is set), one for the metadata (route is

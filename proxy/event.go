@@ -24,7 +24,7 @@ type Event struct {
 	RequestID string
 	Route     string      // the pattern that matched; empty for none
 	Verdict   Verdict     //
-	Reason    dpop.Reason // why it was refused or failed; empty when it passed
+	Reason    dpop.Reason // why it was refused, failed, or ended early; empty when it passed
 	Would     dpop.Reason // why it would have been refused, on a route in mode report; empty when it would not
 	Asker     string      // the kind of proxy that asked for the decision alone; empty for a request to forward
 	Status    int

@@ -20,23 +20,36 @@ type exchangeKey struct{}
 func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
 
 // forward is step 8.
-func (x *exchange) forward(w http.ResponseWriter, r *http.Request) {
+func (x *exchange) forward(w http.ResponseWriter, r *http.Request, s *streams) {
 	x.sent = x.o.Now()
-	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
+	if r.ContentLength < 0 || r.ContentLength > longBody {
+		ctx, x.stream.cancel = context.WithCancel(ctx)
+		defer x.stream.cancel()
+	}
+	r = r.WithContext(ctx)
 	if r.ContentLength != 0 {
 		x.body.ReadCloser = r.Body
 		r.Body = &x.body
 	}
 	defer x.release()
+	if x.record != nil && !x.route.report {
+		s.add(x)
+		defer x.leaveStreams()
+	}
 	x.upgrade = x.route.webSocket && asksForWebSocket(r)
 	x.out.relay(x)
 	x.route.upstream.proxy.ServeHTTP(w, r)
 }
 
+// longBody is the length from which on a request's body may take its time: below it, it fits into the buffers on the way.
+const longBody = 64 << 10
+
 // received is a request's body. It remembers whether reading it failed: that is the client's doing, not the upstream's.
 type received struct {
 	io.ReadCloser
 	failed atomic.Bool // read while the transport may still be reading
+	ended  atomic.Bool // all of it has been read
 	begun  atomic.Bool // something has been read, or tried to be
 	over   atomic.Bool // nothing is to be read any more
 }
@@ -47,6 +60,9 @@ func (b *received) Read(p []byte) (int, error) {
 	}
 	b.begun.Store(true)
 	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.ended.Store(true)
+	}
 	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
 		b.failed.Store(true)
 	}
@@ -110,6 +126,9 @@ func modifyResponse(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return x.switchProtocols(res)
 	}
+	if !x.begins(res.Body, nil) {
+		return errEnded
+	}
 	return nil
 }
 
@@ -122,7 +141,10 @@ func upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	x.out.relayed()
 	f := refuseRequest(http.StatusBadGateway, UpstreamBroke, "the upstream broke off")
 	var unsent *unreachable
+	ended := x.ended()
 	switch {
+	case ended != nil:
+		f = ended
 	case r.Context().Err() != nil:
 		f.reason, f.description = ClientGone, "the client left"
 	case x.body.failed.Load():

@@ -44,6 +44,9 @@ type Gateway struct {
 	mu     sync.Mutex // serialises Reload and Close
 	table  atomic.Pointer[table]
 	closed bool
+
+	streams *streams
+	tunnels tunnels
 }
 
 // New compiles a configuration. Its errors name the key that is wrong.
@@ -58,6 +61,7 @@ func New(c *config.Config, o Options) (*Gateway, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{o: o}
+	g.streams = newStreams(&g.o)
 	return g, g.Reload(c)
 }
 
@@ -138,7 +142,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case x.route == nil:
 		x.serveMetadata(out)
 	default:
-		x.forward(out, r)
+		x.tunnels = &g.tunnels
+		x.forward(out, r, g.streams)
 	}
 }
 
@@ -156,7 +161,10 @@ func boundBody(w http.ResponseWriter, r *http.Request) {
 // tell hands the event out, also when the handler ends in a panic: ReverseProxy ends a response that broke off so.
 func (x *exchange) tell(out *counter) {
 	p := recover()
-	if p != nil && x.event.Verdict == Passed {
+	switch {
+	case x.stream.reason != "": // the gateway ended it
+		x.event.Verdict, x.event.Reason, x.event.Err = Passed, x.stream.reason, x.stream.err
+	case p != nil && x.event.Verdict == Passed:
 		x.event.Verdict, x.event.Reason = Failed, ResponseCut
 	}
 	x.event.Status, x.event.Written = out.status, out.written

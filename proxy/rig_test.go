@@ -49,6 +49,7 @@ type rig struct {
 	heard  sync.Cond    // that there is another event
 	log    bytes.Buffer // everything that was logged, and every event as a log would have it
 	reply  http.HandlerFunc
+	intake func(*http.Request) // reads a request's body; nil: it is read and kept
 }
 
 func (g *rig) now() time.Time {
@@ -60,6 +61,9 @@ func (g *rig) now() time.Time {
 
 // upstream answers for the legacy API and remembers.
 func (g *rig) upstream(w http.ResponseWriter, r *http.Request) {
+	if g.intake != nil {
+		g.intake(r)
+	}
 	body, _ := io.ReadAll(r.Body)
 	g.mu.Lock()
 	g.seen = append(g.seen, r)

@@ -34,6 +34,8 @@ type tunnel struct {
 	mu      sync.Mutex // for writing to the client, and for the rest
 	frames  frames     // that have gone to the client
 	written int64      // to the client
+
+	done chan struct{} // closed when it is over
 }
 
 // run carries bytes both ways until both have ended, and says how many went to the client. early is what the client has

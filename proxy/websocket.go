@@ -56,10 +56,14 @@ func (x *exchange) switchProtocols(res *http.Response) error {
 	}
 	x.out.status = http.StatusSwitchingProtocols
 	t := &tunnel{client: client, upstream: upstream}
+	defer x.tunnels.add(t)()
 	defer t.close()
 	if err := writeSwitch(buffered.Writer, x.out.Header(), res.Header); err != nil {
 		x.event.Verdict, x.event.Reason, x.event.Err = Failed, ClientGone, err
 		return errTunnelled
+	}
+	if !x.begins(nil, t) {
+		t.stop(policyViolation, "")
 	}
 	x.out.written = t.run(buffered.Reader)
 	return errTunnelled

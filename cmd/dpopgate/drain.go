@@ -73,6 +73,7 @@ func (s *server) shutdown(ctx context.Context, listeners []*listener) {
 			}
 		})
 	}
+	running.Go(func() { s.gateway.Drain(ctx) })
 	running.Wait()
 	closeAll(listeners)
 }
