@@ -31,6 +31,7 @@ type exchange struct {
 	body     received
 	target   *target   // that it was sent to, until released
 	sent     time.Time // when the request went to the upstream
+	answered *http.Response
 	out      *counter
 	upgrade  bool // to a WebSocket, which is asked for and which the route has
 	stream   stream

@@ -40,6 +40,9 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request, s *streams) {
 	x.upgrade = x.route.webSocket && asksForWebSocket(r)
 	x.out.relay(x)
 	x.route.upstream.proxy.ServeHTTP(w, r)
+	if x.answered != nil && len(x.answered.Trailer) > 0 {
+		x.table.identity.cleanResponse(w.Header()) // of the trailer, which is sent now; the header is gone
+	}
 }
 
 // longBody is the length from which on a request's body may take its time: below it, it fits into the buffers on the way.
@@ -111,11 +114,20 @@ func rewrite(p *httputil.ProxyRequest) {
 	sendOnce(p.Out, up.http1.Load())
 }
 
+// private is the Cache-Control of an answer to a token whose upstream says nothing about caches: no cache between the
+// gateway and the client may give it to anybody else (RFC 9111 §3.5 forbids that, and not all of them know).
+var private = []string{"private"}
+
 // modifyResponse takes out of the upstream's answer what clients would believe to be ours.
 func modifyResponse(res *http.Response) error {
 	x := exchangeOf(res.Request)
 	x.event.Upstream = x.o.Now().Sub(x.sent)
+	x.answered = res
 	x.table.identity.cleanResponse(res.Header)
+	x.table.identity.cleanResponse(res.Trailer) // as announced: the values come after the body
+	if x.record != nil && res.Header["Cache-Control"] == nil {
+		res.Header["Cache-Control"] = private
+	}
 	x.ownCORS(res.Header)
 	if x.table.hsts != nil {
 		delete(res.Header, "Strict-Transport-Security") // one field counts, the first (RFC 6797 §8.1), and ours is set

@@ -102,7 +102,8 @@ func (id *identity) clean(h http.Header) {
 // cleanResponse removes from an upstream's header or trailer what clients would take for ours.
 func (id *identity) cleanResponse(h http.Header) {
 	for name := range h {
-		if name == "Www-Authenticate" || name == "Dpop-Nonce" || name == "Alt-Svc" || name == "X-Request-Id" || id.managed[fold(name)] {
+		said := strings.TrimPrefix(name, http.TrailerPrefix)
+		if said == "Www-Authenticate" || said == "Dpop-Nonce" || said == "Alt-Svc" || said == "X-Request-Id" || id.managed[fold(said)] {
 			delete(h, name)
 		}
 	}
