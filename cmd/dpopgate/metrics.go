@@ -89,6 +89,21 @@ func (m *metrics) watchProofs(proofs *cache.Proofs) {
 	)
 }
 
+// watchNotices shows whether revocations are heard of at once.
+func (m *metrics) watchNotices(w *watch) {
+	m.registry.MustRegister(
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "dpopgate_revocation_notices_total", Help: "Notices of changed or deleted tokens. One may be about many."},
+			func() float64 { return float64(w.notices.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dpopgate_revocation_listening", Help: "1 while such notices are listened for; else cache.ttl bounds how long a revocation goes unseen."},
+			func() float64 {
+				if w.listening.Load() {
+					return 1
+				}
+				return 0
+			}),
+	)
+}
+
 // handler serves the Prometheus text format.
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})

@@ -18,6 +18,13 @@ type readiness struct {
 	timeout  time.Duration // of one ask
 	checks   []*check
 	certs    *certificates // nil: none are needed
+	mentions []mention
+}
+
+// mention is what a report says besides, however ready that makes the process.
+type mention struct {
+	name  string
+	state func() string
 }
 
 // check is one thing that has to work, asked at most once in readyFor and by one caller at a time.
@@ -42,6 +49,11 @@ func (r *readiness) watch(name string, ask func(context.Context) error) {
 // watchCertificates wants a certificate for each host, before the first report.
 func (r *readiness) watchCertificates(certs *certificates) { r.certs = certs }
 
+// mention adds a line that says no more than a word. All are added before the first report.
+func (r *readiness) mention(name string, state func() string) {
+	r.mentions = append(r.mentions, mention{name, state})
+}
+
 // report writes one line for each check, and says whether all is well. What exactly is wrong with a check is in the
 // log: a probe's answer is read by more people than that.
 func (r *readiness) report(w io.Writer) (ready bool) {
@@ -57,6 +69,9 @@ func (r *readiness) report(w io.Writer) (ready bool) {
 	line("serving", !r.draining.Load())
 	for _, c := range r.checks {
 		line(c.name, c.now() == nil)
+	}
+	for _, m := range r.mentions {
+		fmt.Fprintf(w, "%s %s\n", m.name, m.state())
 	}
 	return r.reportCertificates(w, time.Now()) && ready
 }

@@ -59,6 +59,7 @@ type server struct {
 	gateway *proxy.Gateway
 	ready   *readiness
 	metrics *metrics
+	watch   *watch        // nil until the store is watched
 	certs   *certificates // nil: cleartext
 	started time.Time     // proofs older than this are not trusted while replay is nil
 }
@@ -126,12 +127,17 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 		s.metrics.watchProofs(proofs)
 		o.Replay, o.Started = proofs, s.started
 	}
-	s.gateway, err = proxy.New(c, o)
+	if s.gateway, err = proxy.New(c, o); err == nil {
+		s.watchStore()
+	}
 	return err
 }
 
 // close lets go of everything that was opened, outermost first.
 func (s *server) close() {
+	if s.watch != nil {
+		s.watch.close()
+	}
 	if s.certs != nil {
 		s.certs.source.close()
 	}

@@ -23,6 +23,7 @@ func openStore(ctx context.Context, c config.Store, log *slog.Logger) (tokenstor
 	}
 	return tokenstore.OpenPostgres(ctx, string(c.Postgres), tokenstore.PostgresOptions{
 		Table:   c.Table,
+		Listen:  string(c.Listen),
 		Timeout: c.Timeout.Std(),
 		Log:     log,
 	})
