@@ -124,6 +124,9 @@ func modifyResponse(res *http.Response) error {
 	x.event.Upstream = x.o.Now().Sub(x.sent)
 	x.answered = res
 	x.table.identity.cleanResponse(res.Header)
+	if len(res.Trailer) > 0 {
+		delete(res.Header, "Content-Length") // HTTP/2 has both; HTTP/1 has trailers only where the length is not known
+	}
 	x.table.identity.cleanResponse(res.Trailer) // as announced: the values come after the body
 	if x.record != nil && res.Header["Cache-Control"] == nil {
 		res.Header["Cache-Control"] = private

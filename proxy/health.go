@@ -62,6 +62,9 @@ func (u *upstream) ask(ctx context.Context, t *target) error {
 func (u *upstream) heard(t *target, err error, differ int) int {
 	u.mu.Lock()
 	if t.down == (err != nil) {
+		if err == nil && !t.benched(u.now()) {
+			t.failing = false // as good as a request that tries; failures stay for how long it is left alone the next time
+		}
 		u.mu.Unlock()
 		return 0
 	}
@@ -73,7 +76,7 @@ func (u *upstream) heard(t *target, err error, differ int) int {
 	turned := differ >= needed
 	if turned {
 		t.down = !t.down
-		t.failures = 0
+		t.failures, t.failing = 0, false
 		differ = 0
 	}
 	u.mu.Unlock()

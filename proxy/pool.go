@@ -34,8 +34,9 @@ type target struct {
 	// ----
 	running  int       // requests under way
 	down     bool      // by the health checks: gets nothing
-	failures int       // in a row, of requests; 0: the last one was answered
-	bench    time.Time // with failures, until then other targets are preferred
+	failures int       // in a row, of requests
+	failing  bool      // the last request failed, and no check has passed since bench
+	bench    time.Time // while failing: until then other targets are preferred
 	trial    bool      // one request is finding out whether it works again
 }
 
@@ -49,7 +50,7 @@ func newTarget(text string) (*target, error) {
 }
 
 // benched says whether a target has failed and its time has not come again.
-func (t *target) benched(now time.Time) bool { return t.failures > 0 && now.Before(t.bench) }
+func (t *target) benched(now time.Time) bool { return t.failing && now.Before(t.bench) }
 
 // choose takes the target that should get a request and counts the request on it; nil when there is none. Targets that
 // health checks found down are none; those that failed requests are chosen when no other is left, since what breaks
@@ -74,7 +75,7 @@ func (u *upstream) choose(now time.Time, tried []*target) *target {
 	if best == nil {
 		return nil
 	}
-	if best.failures > 0 && !best.benched(now) { // the others wait for what becomes of this one
+	if best.failing && !best.benched(now) { // the others wait for what becomes of this one
 		best.trial, best.bench = true, now.Add(u.patience)
 	}
 	best.running++
@@ -91,8 +92,8 @@ func (u *upstream) leave(t *target) {
 // answered notes that a target has answered a request, whatever it said.
 func (u *upstream) answered(t *target) {
 	u.mu.Lock()
-	back := t.failures > 0
-	t.failures, t.trial = 0, false
+	back := t.failing
+	t.failures, t.failing, t.trial = 0, false, false
 	u.mu.Unlock()
 	if back {
 		u.log.Info("upstream target answers again", "upstream", u.name, "target", t.url)
@@ -103,9 +104,9 @@ func (u *upstream) answered(t *target) {
 // count as one failure.
 func (u *upstream) failed(t *target, now time.Time) {
 	u.mu.Lock()
-	first := t.failures == 0
+	first := !t.failing
 	if !t.benched(now) || t.trial {
-		t.trial = false
+		t.failing, t.trial = true, false
 		t.bench = now.Add(min(firstBench<<min(t.failures, 10), lastBench))
 		t.failures++
 	}
@@ -191,7 +192,7 @@ func (x *exchange) release() {
 type TargetState struct {
 	Upstream string // its name, or the URL that a route gives outright
 	Target   string // URL
-	Up       bool   // its health checks pass, and the last request to it was answered
+	Up       bool   // its health checks pass, and so did the last request to it, or a check after that
 	Running  int    // requests under way
 }
 
@@ -201,7 +202,7 @@ func (g *Gateway) Upstreams() []TargetState {
 	for _, u := range g.table.Load().pools {
 		u.mu.Lock()
 		for _, t := range u.targets {
-			all = append(all, TargetState{u.name, t.url, !t.down && t.failures == 0, t.running})
+			all = append(all, TargetState{u.name, t.url, !t.down && !t.failing, t.running})
 		}
 		u.mu.Unlock()
 	}

@@ -30,6 +30,7 @@ type upstream struct {
 	leastConn bool
 	patience  time.Duration // for the one request that tries a target that failed
 	log       *slog.Logger
+	now       func() time.Time
 	targets   []*target
 
 	mu   sync.Mutex // guards turn, and how the targets are doing
@@ -93,6 +94,7 @@ func newUpstream(name string, c config.Upstream, o Options, before *table) (*ups
 		leastConn: c.Balance == "least_conn",
 		patience:  max(c.ConnectTimeout.Std(), firstBench),
 		log:       o.Log,
+		now:       o.Now,
 	}
 	for header, value := range c.Headers {
 		u.headers[header] = string(value)
