@@ -18,6 +18,8 @@ const (
 	connectTimeout = 5 * time.Second
 	// maxConns is the size of the pool when the DSN has no pool_max_conns.
 	maxConns = 10
+	// applicationName is what the server calls our connections when the DSN does not say.
+	applicationName = "dpopgate"
 	// anotherTurn is how long to wait for a connection that is in use when no new one is to be had.
 	anotherTurn = 5 * time.Millisecond
 )
@@ -147,7 +149,7 @@ func setDefaults(cfg *pgxpool.Config, dsn string) {
 		cfg.MaxConns = maxConns
 	}
 	if conn.RuntimeParams["application_name"] == "" {
-		conn.RuntimeParams["application_name"] = "dpopgate"
+		conn.RuntimeParams["application_name"] = applicationName
 	}
 	// Behind a PgBouncer people turn prepared statements off this way. Exec does so too, and keeps values out of the
 	// statement's text.

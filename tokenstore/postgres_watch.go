@@ -37,6 +37,9 @@ func newHotline(dsn string) (*hotline, error) {
 	setDefaults(cfg, dsn)
 	c := cfg.ConnConfig
 	c.ConnectTimeout = min(c.ConnectTimeout, beatTimeout)
+	if params := c.RuntimeParams; params["application_name"] == applicationName {
+		params["application_name"] += " watch"
+	}
 	return &hotline{config: c, gate: &dialGate{now: time.Now}}, nil
 }
 

@@ -26,7 +26,7 @@ func announcing(t testing.TB, tokens int) (store *tokenstore.Postgres, dsn strin
 	require.NoError(t, store.MigrateRevocation(t.Context()))
 	fill(t, b.owner, tokens, "")
 	for _, d := range query(t, b.owner, "SELECT encode(digest, 'hex') FROM oauth_access_tokens") {
-		digests = append(digests, tokenstore.ParseNotice(d).Digests...)
+		digests = append(digests, tokenstore.ParseNotice("deleted "+d).Digests...)
 	}
 	require.Len(t, digests, tokens)
 	return store, b.owner, digests
@@ -89,7 +89,7 @@ func TestManyCascadesAreFewNotices(t *testing.T) {
 			SELECT sha256(gen_random_uuid()::text::bytea), '%s', id, now() + interval '1 hour' FROM users`, client))
 	var digests []tokenstore.Digest
 	for _, d := range query(t, dsn, "SELECT encode(digest, 'hex') FROM oauth_access_tokens") {
-		digests = append(digests, tokenstore.ParseNotice(d).Digests...)
+		digests = append(digests, tokenstore.ParseNotice("deleted "+d).Digests...)
 	}
 	e := listen(t, store)
 	tokenstoretest.Exec(t, dsn, "DELETE FROM users")
@@ -111,14 +111,14 @@ func TestWhatChangesNothingForATokenIsNotAnnounced(t *testing.T) {
 	_, err := store.Purge(t.Context(), time.Now().Add(-30*time.Minute), 10_000)
 	require.NoError(t, err)
 	tokenstoretest.Exec(t, dsn, "DELETE FROM oauth_access_tokens")
-	assert.Equal(t, tokenstore.Change{Digests: digests}, e.next(t), "the first to be announced")
+	assert.Equal(t, tokenstore.Change{Digests: digests, Deleted: true}, e.next(t), "the first to be announced")
 }
 
 func TestARolledBackChangeIsNotAnnounced(t *testing.T) {
 	store, dsn, digests := announcing(t, 1)
 	e := listen(t, store)
 	tokenstoretest.Exec(t, dsn, "BEGIN; TRUNCATE oauth_access_tokens; ROLLBACK", "DELETE FROM oauth_access_tokens")
-	assert.Equal(t, tokenstore.Change{Digests: digests}, e.next(t))
+	assert.Equal(t, tokenstore.Change{Digests: digests, Deleted: true}, e.next(t))
 }
 
 func TestEveryTableNameIsAnnounced(t *testing.T) {
@@ -148,7 +148,7 @@ func TestEveryTableNameIsAnnounced(t *testing.T) {
 			e := listen(t, store)
 			r := insert(t, store, func(r *tokenstore.Record) { r.UserID.Valid = false })
 			tokenstoretest.Exec(t, dsn, "DELETE FROM "+clients)
-			assert.Equal(t, tokenstore.Change{Digests: []tokenstore.Digest{r.Digest}}, e.next(t))
+			assert.Equal(t, tokenstore.Change{Digests: []tokenstore.Digest{r.Digest}, Deleted: true}, e.next(t))
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"strings"
 )
 
 // ErrNoNotices says that a store cannot be watched as it is set up. It is wrapped together with the reason, and what
@@ -25,18 +26,20 @@ type Watcher interface {
 type Change struct {
 	All     bool     // any record may be another
 	Digests []Digest // of those that are, unless All
+	Deleted bool     // all of these are gone, and not merely changed
 }
 
-// parseNotice reads the payload of a notice: digests in hexadecimal, one after the other. "all", and what
-// is not one of ours, is All.
+// parseNotice reads the payload of a notice: a word, and after a space digests in hexadecimal, one after the other.
+// "all", and what is not one of ours, is All.
 func parseNotice(payload string) Change {
-	b, err := hex.DecodeString(payload)
-	if err != nil || len(b) == 0 || len(b)%len(Digest{}) != 0 {
+	word, digits, _ := strings.Cut(payload, " ")
+	b, err := hex.DecodeString(digits)
+	if err != nil || len(b) == 0 || len(b)%len(Digest{}) != 0 || word != "changed" && word != "deleted" {
 		return Change{All: true}
 	}
-	digests := make([]Digest, 0, len(b)/len(Digest{}))
+	c := Change{Deleted: word == "deleted"}
 	for ; len(b) > 0; b = b[len(Digest{}):] {
-		digests = append(digests, Digest(b[:len(Digest{})]))
+		c.Digests = append(c.Digests, Digest(b[:len(Digest{})]))
 	}
-	return Change{Digests: digests}
+	return c
 }

@@ -2,7 +2,6 @@ package tokenstore_test
 
 import (
 	"context"
-	"fmt"
 	"testing"
 	"time"
 
@@ -173,14 +172,20 @@ func TestReportsComeAfterTheirChanges(t *testing.T) {
 
 func TestParseNoticeTakesAllForWhatItCannotRead(t *testing.T) {
 	d := newRecord().Digest
+	all := tokenstore.Change{All: true}
 	for payload, want := range map[string]tokenstore.Change{
-		d.String():              {Digests: []tokenstore.Digest{d}},
-		d.String() + d.String(): {Digests: []tokenstore.Digest{d, d}},
-		"all":                   {All: true},
-		"":                      {All: true},
-		d.String() + "00":       {All: true},
-		d.String()[2:]:          {All: true},
-		fmt.Sprint("x", d)[:64]: {All: true},
+		"changed " + d.String():              {Digests: []tokenstore.Digest{d}},
+		"deleted " + d.String() + d.String(): {Digests: []tokenstore.Digest{d, d}, Deleted: true},
+		"all":                                all,
+		"":                                   all,
+		"deleted":                            all,
+		"deleted ":                           all,
+		d.String():                           all,
+		"other " + d.String():                all,
+		"deleted  " + d.String():             all,
+		"deleted " + d.String() + "00":       all,
+		"deleted " + d.String()[2:]:          all,
+		"deleted x" + d.String()[1:]:         all,
 	} {
 		assert.Equal(t, want, tokenstore.ParseNotice(payload), payload)
 	}

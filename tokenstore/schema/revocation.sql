@@ -35,7 +35,8 @@ DECLARE
     -- The type name cuts it to the 63 bytes that a channel may have.
     channel constant text := ('dpopgate:' || TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME)::name::text;
     most    constant int := 2000; -- more digests than that are not worth naming
-    each    constant int := 124;  -- of 64 characters: a notice may have 7,999
+    each    constant int := 124;  -- of 64 characters, after a word: a notice may have 7,999
+    word    constant text := CASE TG_OP WHEN 'DELETE' THEN 'deleted ' ELSE 'changed ' END;
     changed text[];
 BEGIN
     -- A token that expired long ago is let through by nobody, so that purging is not announced. Ten minutes is more than
@@ -66,7 +67,7 @@ BEGIN
         RETURN NULL;
     END IF;
     FOR i IN 1 .. cardinality(changed) BY each LOOP
-        PERFORM pg_notify(channel, array_to_string(changed[i : i + each - 1], ''));
+        PERFORM pg_notify(channel, word || array_to_string(changed[i : i + each - 1], ''));
     END LOOP;
     RETURN NULL;
 END
