@@ -102,7 +102,8 @@ func (s *server) watchStore() {
 	s.ready.mention("revocation notices", s.watch.state)
 }
 
-// forget makes sure that nothing is let through any more by what was known of tokens before they changed.
+// forget makes sure that nothing is let through any more by what was known of tokens before they changed. Streams of
+// those that are gone end; those of others are looked up again soon, as the gateway does anyway.
 func (s *server) forget(c tokenstore.Change) {
 	if c.All {
 		s.tokens.ForgetAll()
@@ -110,5 +111,8 @@ func (s *server) forget(c tokenstore.Change) {
 	}
 	for _, d := range c.Digests {
 		s.tokens.Forget(d)
+	}
+	if c.Deleted {
+		s.gateway.Revoked(c.Digests...)
 	}
 }
