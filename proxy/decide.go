@@ -68,13 +68,16 @@ func (x *exchange) locate(r *http.Request) *refusal {
 		return refuseRequest(http.StatusMisdirectedRequest, ServerMismatch, "this connection was made to another host")
 	}
 	words, encodedSlash := ambiguous(x.path)
+	if words == "" {
+		words = ambiguousQuery(x.query)
+	}
 	switch {
+	case twoHosts(r):
+		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, "the request names two hosts")
 	case x.from.wrong != "":
 		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, x.from.wrong)
 	case words != "" && !odd:
 		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, words)
-	case strings.Contains(x.query, "#"):
-		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, "the query holds a number sign, and a fragment is not sent")
 	case odd || r.Method == http.MethodTrace || !x.table.methods[r.Method]:
 		f := refuseRequest(http.StatusMethodNotAllowed, MethodRefused, "this method is not served here")
 		f.allow = strings.Join(httpMethods, ", ")

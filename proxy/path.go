@@ -6,14 +6,14 @@ import (
 	"unicode/utf8"
 )
 
-// rawTarget is the path and query of a request as they stood in the request line. Of an absolute-form target
-// (RFC 9112 §3.2.2) the authority is left out: it is in r.Host by then.
+// rawTarget is the path and query of a request as they stood in the request line. Of an absolute-form target of HTTP/1
+// (RFC 9112 §3.2.2) the authority is left out: it is in r.Host by then. HTTP/2 has no such targets (RFC 9113 §8.3.1).
 func rawTarget(r *http.Request) (path, query string) {
 	target := r.RequestURI
 	if target == "" { // made by hand, not by a server
 		target = r.URL.RequestURI()
 	}
-	if !strings.HasPrefix(target, "/") {
+	if !strings.HasPrefix(target, "/") && r.ProtoMajor < 2 {
 		if _, rest, ok := strings.Cut(target, "://"); ok {
 			i := strings.IndexAny(rest, "/?")
 			switch {
@@ -28,6 +28,26 @@ func rawTarget(r *http.Request) (path, query string) {
 	}
 	path, query, _ = strings.Cut(target, "?")
 	return path, query
+}
+
+// ambiguousQuery says what about a raw query could end the request line, or be left out by whom it is sent to.
+func ambiguousQuery(query string) (words string) {
+	for i := range len(query) {
+		switch c := query[i]; {
+		case c <= ' ' || c == 0x7f:
+			return "the query holds a control or a space"
+		case c == '#':
+			return "the query holds a number sign, and a fragment is not sent"
+		}
+	}
+	return ""
+}
+
+// twoHosts says whether a request names another host beside its :authority, which net/http leaves in the header
+// (RFC 9113 §8.3.1). The upstream would not hear of it.
+func twoHosts(r *http.Request) bool {
+	named := r.Header["Host"]
+	return len(named) > 1 || len(named) == 1 && !strings.EqualFold(named[0], r.Host)
 }
 
 // ambiguous says what about a raw path two servers could read differently, or nothing. What passes here means the same
