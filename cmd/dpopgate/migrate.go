@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -18,8 +19,8 @@ func newMigrateCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Create the token table in an empty database, or check one that is there",
-		Long: "Creates the token table, its checks and its indexes in an empty database, and with dpop.replay: postgres the table\n" +
-			"of used proofs. A table that is there is not changed.\n" +
+		Long: "Creates the token table, its checks and its indexes in an empty database, with dpop.replay: postgres the table of\n" +
+			"used proofs, and with tls.acme.storage: store those of certificates. A table that is there is not changed.\n" +
 			"Afterwards, or with --check alone, every way in which the table differs from the documented one is printed;\n" +
 			"the exit code is 1 if the gateway cannot serve from it.",
 		Example: `  dpopgate migrate --print | less
@@ -39,6 +40,9 @@ func newMigrateCommand(e *env) *cobra.Command {
 						return err
 					}
 					if err := migrateProofs(ctx, c); err != nil {
+						return err
+					}
+					if err := migrateCertificates(ctx, c); err != nil {
 						return err
 					}
 					return checkTable(ctx, e.stdout, store)
@@ -68,16 +72,38 @@ func printSQL(ctx context.Context, w io.Writer, path string) error {
 		return err
 	}
 	defer store.Close()
-	if _, err := io.WriteString(w, store.SQL()); err != nil || c.DPoP.Replay != "postgres" {
-		return err
+	sql := []string{store.SQL()}
+	if c.DPoP.Replay == "postgres" {
+		proofs, err := openPostgresProofs(c, nil)
+		if err != nil {
+			return err
+		}
+		defer proofs.Close()
+		sql = append(sql, proofs.SQL())
 	}
-	proofs, err := openPostgresProofs(c, nil)
+	if certificatesInStore(c) {
+		sql = append(sql, new(certStore).SQL())
+	}
+	_, err = io.WriteString(w, strings.Join(sql, "\n"))
+	return err
+}
+
+// certificatesInStore says whether the config keeps certificates in Postgres.
+func certificatesInStore(c *config.Config) bool {
+	return c.TLS != nil && c.TLS.ACME != nil && c.TLS.ACME.Storage == "store"
+}
+
+// migrateCertificates creates the tables of certificates where the config keeps them in Postgres.
+func migrateCertificates(ctx context.Context, c *config.Config) error {
+	if !certificatesInStore(c) {
+		return nil
+	}
+	store, err := openCertStore(ctx, string(c.Store.Postgres), certStoreOptions{Key: c.TLS.ACME.StorageKey, Timeout: storeTimeout})
 	if err != nil {
 		return err
 	}
-	defer proofs.Close()
-	_, err = io.WriteString(w, "\n"+proofs.SQL())
-	return err
+	defer store.Close()
+	return store.Migrate(ctx)
 }
 
 // migrateProofs creates the table of used proofs where the config keeps them in Postgres.

@@ -147,6 +147,14 @@ func send(t *testing.T, via http.RoundTripper, r *http.Request) (*http.Response,
 	return res, string(body)
 }
 
+// bodyOf reads the body of an answer.
+func bodyOf(t *testing.T, res *http.Response) string {
+	t.Helper()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return string(body)
+}
+
 // get is a GET request.
 func get(t *testing.T, url string) *http.Request {
 	t.Helper()
@@ -170,6 +178,7 @@ func (g *httpsGateway) served(t *testing.T, host string) *x509.Certificate {
 	t.Helper()
 	conn, err := g.dialTLS(t, &tls.Config{ServerName: host})
 	require.NoError(t, err)
+	defer conn.Close() // a shutdown waits for connections without a request
 	return conn.ConnectionState().PeerCertificates[0]
 }
 
