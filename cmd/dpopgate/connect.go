@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/dpopgate/dpopgate/config"
+	"github.com/dpopgate/dpopgate/proxy"
 )
 
 // connection is an attempt to reach what the gateway depends on.
@@ -97,7 +98,11 @@ func tryTarget(ctx context.Context, target string, u config.Upstream) error {
 	port := at.Port()
 	dial := new(net.Dialer).DialContext
 	if at.Scheme == "https" {
-		dial = new(tls.Dialer).DialContext
+		conf, err := proxy.UpstreamTLS(u.TLS)
+		if err != nil {
+			return err
+		}
+		dial = (&tls.Dialer{Config: conf}).DialContext
 	}
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[at.Scheme]

@@ -14,11 +14,12 @@ const readyFor = time.Second
 
 // readiness says whether requests should be sent to this process. It may be used concurrently.
 type readiness struct {
-	draining atomic.Bool
-	timeout  time.Duration // of one ask
-	checks   []*check
-	certs    *certificates // nil: none are needed
-	mentions []mention
+	draining  atomic.Bool
+	timeout   time.Duration // of one ask
+	checks    []*check
+	certs     *certificates // nil: none are needed
+	mentions  []mention
+	upstreams upstreamStates // nil: none to show
 }
 
 // mention is what a report says besides, however ready that makes the process.
@@ -73,6 +74,7 @@ func (r *readiness) report(w io.Writer) (ready bool) {
 	for _, m := range r.mentions {
 		fmt.Fprintf(w, "%s %s\n", m.name, m.state())
 	}
+	r.reportUpstreams(w)
 	return r.reportCertificates(w, time.Now()) && ready
 }
 

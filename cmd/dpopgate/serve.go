@@ -129,6 +129,8 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	}
 	if s.gateway, err = proxy.New(c, o); err == nil {
 		s.watchStore()
+		s.ready.watchUpstreams(s.gateway.Upstreams)
+		s.metrics.watchUpstreams(s.gateway.Upstreams)
 	}
 	return err
 }
