@@ -33,7 +33,7 @@ func newTokenRevokeCommand(e *env, path *string) *cobra.Command {
 				case len(revoked) == 0:
 					return errNoToken
 				}
-				_, err = fmt.Fprintf(e.stdout, "revoked %s; a gateway may let them through for another %s (cache.ttl)\n",
+				_, err = fmt.Fprintf(e.stdout, "revoked %s; gateways that hear of it refuse them now, others within %s (cache.ttl)\n",
 					plural(len(revoked), "token"), c.Cache.TTL)
 				return err
 			})
