@@ -137,14 +137,11 @@ func (a *acmeCertificates) configure(at boundAddresses) {
 		Logger:    log,
 	})
 	template := certmagic.ACMEIssuer{
-		CA:           a.acme.Directory,
+		CA:           directoryOf(a.acme),
 		Email:        a.acme.Email,
 		Agreed:       true,
 		TrustedRoots: a.roots,
 		Logger:       log,
-	}
-	if template.CA == "" {
-		template.CA = certmagic.LetsEncryptProductionCA
 	}
 	if eab := a.acme.EAB; eab != nil {
 		template.ExternalAccount = &acme.EAB{KeyID: eab.KeyID, MACKey: strings.TrimRight(string(eab.HMACKey), "=")}

@@ -324,6 +324,34 @@ func TestACMEOrdersNothingForStrangers(t *testing.T) {
 	assert.NotContains(t, g.log.String(), `"level":"ERROR"`)
 }
 
+func TestValidateLooksAtWhatCertificatesAreMadeFrom(t *testing.T) {
+	t.Parallel()
+	p := startPebble(t, pebbleOptions{})
+	g, folder := newACMEGateway(t, p, "http://127.0.0.1:1", "validated.example.com")
+	g.configure(t)
+	said := shell{}.run(t, "validate", "--connect", "-c", g.path)
+	assert.Regexp(t, `certificate authority +`+p.directory+` +ok\n`, said.stdout)
+	assert.Regexp(t, `certificate storage +`+folder+` +ok\n`, said.stdout)
+	assert.Empty(t, filesIn(t, folder))
+	assert.Zero(t, p.accounts())
+
+	p.network.refuse()
+	g.tls = strings.Replace(acmeYAML(p, folder), p.caRoot, g.path, 1)
+	g.configure(t)
+	said = shell{}.run(t, "validate", "--connect", "-c", g.path)
+	assert.Equal(t, exitFailure, said.code)
+	assert.Regexp(t, `certificate authority .* failed: tls.acme.ca_root: .* holds no certificate in PEM\n`, said.stdout)
+	started := shell{}.run(t, "serve", "-c", g.path)
+	assert.Equal(t, exitFailure, started.code)
+	assert.Contains(t, started.stderr, "tls.acme.ca_root: ")
+
+	g.tls = acmeYAML(p, g.path) // a file where a folder is wanted
+	g.configure(t)
+	said = shell{}.run(t, "validate", "--connect", "-c", g.path)
+	assert.Regexp(t, `certificate authority .* failed: .*(EOF|reset by peer)\n`, said.stdout)
+	assert.Regexp(t, `certificate storage .* failed: .*not a directory\n`, said.stdout)
+}
+
 func TestACMEBindsAnExternalAccount(t *testing.T) {
 	t.Parallel()
 	const macKey = "c2VjcmV0IG9mIHRoZSBhY2NvdW50LCAzMiBieXRlcyEh"

@@ -16,7 +16,7 @@ import (
 
 // connection is an attempt to reach what the gateway depends on.
 type connection struct {
-	What    string `json:"what"` // store, replay store, or the name of an upstream
+	What    string `json:"what"` // store, replay store, what tls is made from, or the name of an upstream
 	Address string `json:"address"`
 	Error   string `json:"error,omitempty"` // empty: it was reached
 }
@@ -27,6 +27,7 @@ func tryAll(ctx context.Context, c *config.Config) []connection {
 	if at := replayName(c.DPoP.Replay); at != "memory" {
 		tried = append(tried, connection{"replay store", at, textOf(tryReplay(ctx, c))})
 	}
+	tried = append(tried, tryCertificates(ctx, c)...)
 	try := func(what, target string, u config.Upstream) {
 		tried = append(tried, connection{what, target, textOf(tryTarget(ctx, target, u))})
 	}

@@ -22,7 +22,8 @@ func newValidateCommand(e *env) *cobra.Command {
 		Use:   "validate",
 		Short: "Check the config file and print the routes as they will be enforced",
 		Long: "Checks the config file as serve does, and prints the routes as they will be enforced, with what deserves a second\n" +
-			"look. All errors are printed at once. With --connect it also reaches the token store and every upstream.",
+			"look. All errors are printed at once. With --connect it also reaches the token store and every upstream, and looks at\n" +
+			"what certificates are made from: files, or the CA and where its certificates are kept.",
 		Example: "  dpopgate validate --connect",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,6 +37,7 @@ func newValidateCommand(e *env) *cobra.Command {
 			}
 			if connect {
 				v.Connections = tryAll(cmd.Context(), c)
+				v.Warnings = append(v.Warnings, tryRevocation(cmd.Context(), c)...)
 			}
 			if asJSON {
 				err = printJSON(e.stdout, v)
