@@ -188,7 +188,9 @@ func (n *nginxAnswer) finish() {
 	}
 	h.Set(nginxStatus, strconv.Itoa(n.status))
 	if challenges := h["Www-Authenticate"]; len(challenges) > 0 {
-		h.Set(nginxChallenge, strings.Join(challenges, ", "))
+		all := strings.Join(challenges, ", ")
+		h.Set("WWW-Authenticate", all) // older ones pass on only the first
+		h.Set(nginxChallenge, all)
 	}
 	if len(n.body) > 0 {
 		h.Set(nginxBody, strings.TrimSuffix(string(n.body), "\n"))

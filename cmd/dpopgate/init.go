@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,14 +21,24 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 func newInitCommand(e *env) *cobra.Command {
-	return &cobra.Command{
+	var front string
+	cmd := &cobra.Command{
 		Use:   "init [FILE]",
 		Short: "Write a commented starter config",
-		Long:  "Writes a commented starter config to FILE (" + defaultConfig + "). A file that is there is never overwritten.",
+		Long: "Writes a commented starter config to FILE (" + defaultConfig + "). A file that is there is never overwritten.\n" +
+			"With --for it writes the config of a proxy that asks the gateway for the decision alone (forward_auth).",
 		Example: `  dpopgate init
-  dpopgate validate`,
+  dpopgate validate
+  dpopgate init --for nginx /etc/nginx/conf.d/api.conf`,
 		Args: between(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if front != "" {
+				written, err := writeFront(front, strings.Join(args, ""))
+				if len(written) > 0 {
+					fmt.Fprintf(e.stderr, "wrote %s; now make its names and addresses yours\n", strings.Join(written, " and "))
+				}
+				return err
+			}
 			path := defaultConfig
 			if len(args) == 1 {
 				path = args[0]
@@ -43,6 +54,8 @@ func newInitCommand(e *env) *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().StringVar(&front, "for", "", "write the config of a `PROXY` that asks: "+frontNames())
+	return cmd
 }
 
 func newSchemaCommand(e *env) *cobra.Command {
