@@ -74,15 +74,15 @@ func startPebble(t *testing.T, o pebbleOptions) *pebble {
 	return p
 }
 
-// program is the path of a program that ./test builds.
+// program is the path of a program that ./test installs or builds.
 func program(t *testing.T, variable string) string {
 	t.Helper()
 	path := os.Getenv(variable)
 	if path == "" {
 		if os.Getenv("CI") != "" {
-			t.Fatalf("%s is not set: this test needs an ACME server", variable)
+			t.Fatalf("%s is not set: this test needs a real one", variable)
 		}
-		t.Skipf("%s is not set: ./test builds an ACME server and sets it", variable)
+		t.Skipf("%s is not set: ./test installs or builds it, and sets it", variable)
 	}
 	return path
 }
