@@ -298,6 +298,7 @@ func (g *httpsGateway) serveElsewhere(t *testing.T) *exec.Cmd {
 	return process
 }
 
+// attack: 200
 func TestACMEOrdersNothingForStrangers(t *testing.T) {
 	t.Parallel()
 	p := startPebble(t, pebbleOptions{})

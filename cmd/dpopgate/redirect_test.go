@@ -31,6 +31,7 @@ func askCleartext(t *testing.T, address, request string) *http.Response {
 }
 
 // conformance: NET-01
+// attack: 205
 func TestCleartextIsSentToHTTPSAndNeverServed(t *testing.T) {
 	t.Parallel()
 	upstream, got := echoed(t)
@@ -80,6 +81,7 @@ func TestCleartextIsSentToHTTPSAndNeverServed(t *testing.T) {
 func longText(n int) string { return strings.Repeat("x", n) }
 
 // conformance: NET-03
+// attack: 201
 func TestPathOfChallengesLeadsNowhereElse(t *testing.T) {
 	t.Parallel()
 	asked := make(chan string, 1)
@@ -112,6 +114,7 @@ func TestPathOfChallengesLeadsNowhereElse(t *testing.T) {
 	assert.Equal(t, http.StatusPermanentRedirect, ask("GET", "/.well-known/acme-challenges/x").Code)
 }
 
+// attack: 201
 func TestChallengesOfStrangersAreBounded(t *testing.T) {
 	t.Parallel()
 	arrived, hold := make(chan struct{}), make(chan struct{})

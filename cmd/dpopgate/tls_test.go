@@ -66,6 +66,7 @@ func TestUnknownServerNameGetsNoCertificate(t *testing.T) {
 	assert.ErrorContains(t, err, "certificate")
 }
 
+// attack: 46
 func TestHostMustBeTheServerName(t *testing.T) {
 	t.Parallel()
 	upstream, got := echoed(t)
