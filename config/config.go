@@ -302,7 +302,8 @@ type CORS struct {
 	Origins []string `yaml:"origins"`
 }
 
-// ForwardAuth answers other proxies' auth requests. Only listen.trusted_proxies may ask.
+// ForwardAuth answers other proxies' auth requests. Only listen.trusted_proxies may ask; a proxy among them must not pass
+// requests of clients for this path on.
 type ForwardAuth struct {
 	// The path to answer at, such as /_dpopgate/verify, with one more segment for the kind of proxy: /nginx, /caddy,
 	// /traefik, /haproxy, and /envoy with the original path behind it. dpopgate init --for writes their configs. Empty: off.

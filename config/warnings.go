@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 )
 
 // Warnings is what is allowed but worth a second look, one sentence each, without secrets.
@@ -35,6 +36,9 @@ func (c *Config) Warnings() []string {
 	}
 	if sendsPasswordInClear(string(c.DPoP.Replay)) {
 		warn("dpop.replay sends its password to another machine without TLS: rediss:// and valkeys:// have it")
+	}
+	if c.ForwardAuth.Path != "" {
+		warn("forward_auth answers at %s: what %s says of a request is believed", c.ForwardAuth.Path, strings.Join(c.Listen.TrustedProxies, ", "))
 	}
 	if c.Identity.Authorization != "remove" {
 		warn("identity.authorization is %s: upstreams see the token", c.Identity.Authorization)

@@ -68,6 +68,8 @@ func (t *table) askedBy(r *http.Request) *asking {
 func (x *exchange) described(a *asking, r *http.Request) (*http.Request, *refusal) {
 	method, target := r.Method, ""
 	if a.uri == "" {
+		x.from.host, x.from.wrong = r.Host, "" // which is the request's own, and the rest may be the client's
+		x.event.Host = r.Host
 		path, query := rawTarget(r)
 		target = strings.TrimPrefix(path, x.table.forwardAuth+"/"+a.name)
 		if query != "" {

@@ -79,6 +79,9 @@ func TestProxiesAreToldWhoCalls(t *testing.T) {
 			g, key := newForwardAuth(t)
 			q := g.asking(kind, key, dpop.Claims{URL: apiURL + "/v1/items"})
 			q.Header.Set("X-Auth-Subject", "root")
+			if kind == "envoy" { // which says the host in Host, and may pass on what a client said here
+				q.Header.Set("X-Forwarded-Host", "other.example.test")
+			}
 			res := g.passes(q)
 			assert.Equal(t, []string{aUser.String()}, res.Header["X-Auth-Subject"])
 			assert.Equal(t, aClient.String(), res.Header.Get("X-Auth-Client"))

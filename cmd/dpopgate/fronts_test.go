@@ -260,6 +260,22 @@ func playFront(t *testing.T, name string) {
 		f.refuses(t, f.request(t, "GET", "/public/%2e%2e/orders/1", f.key, ""), http.StatusBadRequest, "target_ambiguous")
 	})
 
+	t.Run("believes no client about its request", func(t *testing.T) {
+		r := f.request(t, "GET", "/admin/", f.key, "")
+		for _, name := range []string{"X-Original-URI", "X-Forwarded-Uri", "X-Original-URL", "X-Rewrite-URL"} {
+			r.Header.Set(name, "/public/x")
+		}
+		r.Header.Set("X-Original-Method", "OPTIONS")
+		r.Header.Set("X-Forwarded-Method", "OPTIONS")
+		r.Header.Set("X-Forwarded-Host", "other.example.com")
+		r.Header.Set("Connection", "X-Original-URI, X-Forwarded-Uri, X-Auth-Subject")
+		f.refuses(t, r, http.StatusForbidden, "insufficient_scope")
+		twice := f.request(t, "GET", "/orders/1", f.key, "")
+		twice.Header.Add("DPoP", f.request(t, "GET", "/orders/1", f.key, "").Header.Get("DPoP"))
+		f.refuses(t, twice, http.StatusUnauthorized, "invalid_dpop_proof")
+		f.refuses(t, f.request(t, "GET", "/_dpopgate/verify/"+name, f.key, ""), http.StatusNotFound, "route_missing")
+	})
+
 	t.Run("counts the rate", func(t *testing.T) {
 		res, body := f.answer(t, f.request(t, "GET", "/limited/", f.key, ""))
 		require.Equal(t, http.StatusOK, res.StatusCode, body)
