@@ -26,6 +26,8 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request, s *streams) {
 	if r.ContentLength < 0 || r.ContentLength > longBody {
 		ctx, x.stream.cancel = context.WithCancel(ctx)
 		defer x.stream.cancel()
+		x.body.upload = newUpload(x.route.upstream.made.config.ResponseTimeout.Std(), x.stream.cancel)
+		defer x.body.upload.end()
 	}
 	r = r.WithContext(ctx)
 	if r.ContentLength != 0 {
@@ -55,6 +57,7 @@ type received struct {
 	ended  atomic.Bool // all of it has been read
 	begun  atomic.Bool // something has been read, or tried to be
 	over   atomic.Bool // nothing is to be read any more
+	upload *upload     // nil: it is short
 }
 
 func (b *received) Read(p []byte) (int, error) {
@@ -62,7 +65,9 @@ func (b *received) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	b.begun.Store(true)
+	b.upload.waitForClient()
 	n, err := b.ReadCloser.Read(p)
+	b.upload.waitForUpstream()
 	if err == io.EOF {
 		b.ended.Store(true)
 	}
@@ -123,6 +128,7 @@ func modifyResponse(res *http.Response) error {
 	x := exchangeOf(res.Request)
 	x.event.Upstream = x.o.Now().Sub(x.sent)
 	x.answered = res
+	x.body.upload.end()
 	x.table.identity.cleanResponse(res.Header)
 	if len(res.Trailer) > 0 {
 		delete(res.Header, "Content-Length") // HTTP/2 has both; HTTP/1 has trailers only where the length is not known
@@ -160,6 +166,8 @@ func upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case ended != nil:
 		f = ended
+	case x.body.upload.stuck():
+		f = refuseRequest(http.StatusGatewayTimeout, UpstreamLate, "the upstream did not take the request in time")
 	case r.Context().Err() != nil:
 		f.reason, f.description = ClientGone, "the client left"
 	case x.body.failed.Load():
