@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,6 +180,26 @@ func TestManyCallersShareABoundedMemory(t *testing.T) {
 	assert.LessOrEqual(t, proxy.LimiterSize(g.gateway, "GET /public/"), 1<<16)
 	g.offset.Add(int64(2 * time.Minute))
 	assert.Equal(t, callers/2, proxy.FillLimiter(g.gateway, "GET /public/", callers, callers/2, g.now()), "buckets that filled up make room")
+}
+
+func TestNoMoreThanTheBurstPassAtOnce(t *testing.T) {
+	g, key := newLimited(t, "subject")
+	requests := make([]*http.Request, 20)
+	for i := range requests {
+		requests[i] = g.signed(key, dpop.Claims{})
+	}
+	var passed atomic.Int32
+	var group sync.WaitGroup
+	for _, r := range requests {
+		group.Go(func() {
+			if res, err := g.send(r); assert.NoError(t, err) && res.StatusCode == http.StatusOK {
+				passed.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	assert.EqualValues(t, 2, passed.Load())
+	assert.Equal(t, 2, g.count(), "what the upstream saw")
 }
 
 func TestReloadForgetsNoCountOfALimitThatStays(t *testing.T) {
