@@ -13,3 +13,6 @@ func (p *Postgres) Later(d time.Duration) {
 
 // ParseNotice is parseNotice.
 func ParseNotice(payload string) Change { return parseNotice(payload) }
+
+// Behind says whether lookups go to the primary.
+func (p *Postgres) Behind() bool { return p.reads() == p.primary }

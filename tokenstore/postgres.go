@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -21,6 +22,8 @@ type PostgresOptions struct {
 // Postgres is the Store on a Postgres server. To serve, its role needs SELECT on the one table and nothing else.
 type Postgres struct {
 	pool    *Pool
+	primary *Pool       // of the server that announces changes, when that is another
+	behind  atomic.Bool // pool's server may not show yet what has been announced: ask primary
 	notices *hotline
 	table   tableName
 	lookup  string // the statement of Lookup
@@ -49,12 +52,22 @@ func OpenPostgres(ctx context.Context, dsn string, opts PostgresOptions) (*Postg
 	if err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
-	return &Postgres{pool: pool, notices: notices, table: table, lookup: lookupSQL(table)}, nil
+	p := &Postgres{pool: pool, notices: notices, table: table, lookup: lookupSQL(table)}
+	if opts.Listen != dsn {
+		if p.primary, err = OpenPool(ctx, opts.Listen, PoolOptions{Name: "primary of the token store", Timeout: opts.Timeout, Log: opts.Log}); err != nil {
+			pool.Close()
+			return nil, fmt.Errorf("opening store: %w", err)
+		}
+	}
+	return p, nil
 }
 
 // Close closes all connections.
 func (p *Postgres) Close() error {
 	p.pool.Close()
+	if p.primary != nil {
+		p.primary.Close()
+	}
 	return nil
 }
 

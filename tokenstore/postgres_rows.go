@@ -91,7 +91,7 @@ func instant(t pgtype.Timestamptz) time.Time {
 // Lookup implements Store.
 func (p *Postgres) Lookup(ctx context.Context, d Digest) (*Record, error) {
 	var found *Record
-	err := p.pool.Read(ctx, "looking up token", func(ctx context.Context, c *pgxpool.Conn) error {
+	err := p.reads().Read(ctx, "looking up token", func(ctx context.Context, c *pgxpool.Conn) error {
 		rows, err := c.Query(ctx, p.lookup, d[:])
 		if err != nil {
 			return err

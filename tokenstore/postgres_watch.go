@@ -109,8 +109,21 @@ func (p *Postgres) watch(ctx context.Context, report func(Change)) error {
 	if err := p.reassure(ctx, conn, before); err != nil {
 		return err
 	}
+	lookups := &replica{p: p}
+	if p.primary != nil {
+		defer lookups.end()
+		report = lookups.follow(report)
+	}
 	report(Change{All: true})
 	for next := time.Now().Add(beat); ; next = time.Now().Add(beat) {
+		for p.behind.Load() && time.Now().Before(next) {
+			if err := lookups.catchUp(ctx, conn); err != nil {
+				return err
+			}
+			if err := hear(ctx, conn, time.Now().Add(catchUpEvery), report); err != nil {
+				return err
+			}
+		}
 		if err := hear(ctx, conn, next, report); err != nil {
 			return err
 		}
