@@ -6,7 +6,6 @@ import "reflect"
 // rather than half obeyed; take a line out once its feature works. The function, if any, says which other values work.
 var pending = map[string]func(v any) bool{
 	"cache.stale_on_error":   nil,
-	"routes.*.max_body":      nil,
 	"misuse":                 nil,
 	"tracing":                nil,
 	"limits.max_connections": nil,

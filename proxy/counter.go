@@ -3,6 +3,8 @@ package proxy
 import (
 	"maps"
 	"net/http"
+	"sync/atomic"
+	"time"
 )
 
 // counter is a ResponseWriter that keeps the status and counts the body. It also holds an upstream's 1xx answers in
@@ -15,11 +17,16 @@ type counter struct {
 	relaying *exchange   // set while the upstream may send 1xx
 	hints    http.Header // the header of its next one
 	informed int         // how many it has sent
+
+	cut atomic.Bool // the exchange was ended, and no deadline may be set any more that is not past
 }
 
 // maxInformed is how many 1xx answers of an upstream reach the client. There is no bound in the standard (RFC 9110
 // §15.2), and no use for more.
 const maxInformed = 10
+
+// readerPatience is how long a client may take for some 32 KiB of a long answer.
+var readerPatience = time.Minute
 
 // relay begins the wait for the upstream's answer. ReverseProxy writes each 1xx into the header map and empties it
 // then, so it gets one of its own, and what the gateway has put on its answer so far is not lost.
@@ -69,10 +76,37 @@ func (c *counter) Write(b []byte) (int, error) {
 	if c.status == 0 {
 		c.status = http.StatusOK
 	}
+	defer c.hurry()()
 	n, err := c.ResponseWriter.Write(b)
 	c.written += int64(n)
 	return n, err
 }
+
+// FlushError is for http.ResponseController.
+func (c *counter) FlushError() error {
+	defer c.hurry()()
+	return http.NewResponseController(c.ResponseWriter).Flush()
+}
+
+// hurry bounds the time in which the client takes what is written next; call what it returns after that. An answer that
+// fits into the buffers on the way is not waited for, and pays nothing.
+func (c *counter) hurry() (done func()) {
+	if c.written < longBody {
+		return noHurry
+	}
+	at := http.NewResponseController(c.ResponseWriter)
+	at.SetWriteDeadline(time.Now().Add(readerPatience))
+	if c.cut.Load() { // looked at after setting the deadline, as end sets it after this
+		at.SetWriteDeadline(time.Unix(1, 0))
+	}
+	return func() {
+		if !c.cut.Load() {
+			at.SetWriteDeadline(time.Time{})
+		}
+	}
+}
+
+func noHurry() {}
 
 // Unwrap lets http.ResponseController flush and set deadlines.
 func (c *counter) Unwrap() http.ResponseWriter { return c.ResponseWriter }

@@ -77,6 +77,7 @@ var checks = []check{
 	{"scopes", aToken, []dpop.Reason{ScopeMissing}},
 	{"client", aToken, []dpop.Reason{ClientRefused}},
 	{"user", aToken, []dpop.Reason{UserMissing}},
+	{"size", notHere, []dpop.Reason{BodyTooLarge}},
 	{"rate", notHere, []dpop.Reason{RateLimited}},
 }
 

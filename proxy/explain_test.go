@@ -36,7 +36,7 @@ func TestExplainTellsWhichCheckFailsAndUsesNothingUp(t *testing.T) {
 			assert.Equal(t, "https://api.example.test/v1/other", c.Found)
 		}
 	}
-	assert.Equal(t, map[proxy.Outcome]int{proxy.CheckPassed: 13, proxy.CheckFailed: 1, proxy.CheckNotReached: 14}, states)
+	assert.Equal(t, map[proxy.Outcome]int{proxy.CheckPassed: 13, proxy.CheckFailed: 1, proxy.CheckNotReached: 15}, states)
 
 	proof, err = key.Sign(dpop.Claims{Method: "GET", URL: "https://api.example.test/v1/items", Token: "T1", IssuedAt: start})
 	require.NoError(t, err)
@@ -53,7 +53,7 @@ func TestEveryReasonBelongsToOneCheck(t *testing.T) {
 	after := map[dpop.Reason]bool{
 		proxy.UpstreamDown: true, proxy.UpstreamBroke: true, proxy.UpstreamLate: true, proxy.ClientGone: true,
 		proxy.DescriptionMissing: true, proxy.DescriptionRepeated: true, proxy.PreflightElsewhere: true,
-		proxy.ResponseCut: true, proxy.RequestBodyFailed: true,
+		proxy.ResponseCut: true, proxy.RequestBodyFailed: true, proxy.RequestBodyLate: true,
 	}
 	seen := map[dpop.Reason]int{}
 	for _, reasons := range proxy.CheckReasons() {

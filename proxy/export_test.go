@@ -37,3 +37,10 @@ func LimiterSize(g *Gateway, match string) (n int) {
 	}
 	return n
 }
+
+// Hurry makes the gateway wait for bodies and readers for a moment only; call what it returns to undo that.
+func Hurry(moment time.Duration) (undo func()) {
+	grace, patience := bodyGrace, readerPatience
+	bodyGrace, readerPatience = moment, moment
+	return func() { bodyGrace, readerPatience = grace, patience }
+}

@@ -3,12 +3,10 @@ package proxy
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/dpopgate/dpopgate/dpop"
@@ -31,8 +29,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request, s *streams) {
 	}
 	r = r.WithContext(ctx)
 	if r.ContentLength != 0 {
-		x.body.ReadCloser = r.Body
-		r.Body = &x.body
+		x.receive(r)
 	}
 	defer x.release()
 	if x.record != nil && !x.route.report {
@@ -49,33 +46,6 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request, s *streams) {
 
 // longBody is the length from which on a request's body may take its time: below it, it fits into the buffers on the way.
 const longBody = 64 << 10
-
-// received is a request's body. It remembers whether reading it failed: that is the client's doing, not the upstream's.
-type received struct {
-	io.ReadCloser
-	failed atomic.Bool // read while the transport may still be reading
-	ended  atomic.Bool // all of it has been read
-	begun  atomic.Bool // something has been read, or tried to be
-	over   atomic.Bool // nothing is to be read any more
-	upload *upload     // nil: it is short
-}
-
-func (b *received) Read(p []byte) (int, error) {
-	if b.over.Load() {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	b.begun.Store(true)
-	b.upload.waitForClient()
-	n, err := b.ReadCloser.Read(p)
-	b.upload.waitForUpstream()
-	if err == io.EOF {
-		b.ended.Store(true)
-	}
-	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
-		b.failed.Store(true)
-	}
-	return n, err
-}
 
 // rewrite makes the upstream's request. ReverseProxy has taken the hop-by-hop fields out by now, those that the client
 // named in Connection too, so nothing set here can be taken out again.
@@ -103,6 +73,15 @@ func rewrite(p *httputil.ProxyRequest) {
 	delete(h, "Connection")
 	delete(h, "Upgrade")
 	delete(h, "Te")
+	if isGRPC(h) {
+		h["Te"] = []string{"trailers"} // without which its servers take the way to be broken
+	}
+	if h["Expect"] != nil {
+		delete(h, "Expect")
+		if p.Out.Body != nil {
+			h["Expect"] = []string{"100-continue"} // the only one there is, and net/http has looked at it
+		}
+	}
 	if x.upgrade {
 		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{webSocket}
 	}
@@ -147,10 +126,17 @@ func modifyResponse(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return x.switchProtocols(res)
 	}
+	x.body.answers()
 	if !x.begins(res.Body, nil) {
 		return errEnded
 	}
 	return nil
+}
+
+// isGRPC says whether a message is one of gRPC.
+func isGRPC(h http.Header) bool {
+	kind := h["Content-Type"]
+	return len(kind) == 1 && strings.HasPrefix(kind[0], "application/grpc")
 }
 
 // upstreamFailed answers when there is no answer from upstream.
@@ -162,16 +148,18 @@ func upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	x.out.relayed()
 	f := refuseRequest(http.StatusBadGateway, UpstreamBroke, "the upstream broke off")
 	var unsent *unreachable
-	ended := x.ended()
+	ended, received := x.ended(), x.body.refusal()
 	switch {
 	case ended != nil:
 		f = ended
 	case x.body.upload.stuck():
 		f = refuseRequest(http.StatusGatewayTimeout, UpstreamLate, "the upstream did not take the request in time")
+	case received != nil && received.reason != RequestBodyFailed: // net/http takes the late for gone
+		f = received
 	case r.Context().Err() != nil:
 		f.reason, f.description = ClientGone, "the client left"
-	case x.body.failed.Load():
-		f = refuseRequest(http.StatusBadRequest, RequestBodyFailed, "the body of the request is malformed or broke off")
+	case received != nil:
+		f = received
 	case errors.As(err, &unsent), errors.Is(err, errNoTarget):
 		f.reason, f.description = UpstreamDown, "no connection to the upstream"
 	case isLate(err):

@@ -121,6 +121,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f := x.decide(r)
 	if f == nil {
+		f = x.refuseSize(r.ContentLength)
+	}
+	if f == nil {
 		f = x.throttle(w.Header())
 	}
 	f = x.pardon(f)
@@ -144,17 +147,6 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		x.tunnels = &g.tunnels
 		x.forward(out, r, g.streams)
-	}
-}
-
-// bodyPatience is how long the body of a request may still take to come in once its answer is an error.
-const bodyPatience = 2 * time.Second
-
-// boundBody is to be called before such an answer: net/http reads what is left of a short body first, so that the
-// connection can be used again, and would wait for it without an end.
-func boundBody(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 {
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyPatience)) // where there is a connection
 	}
 }
 

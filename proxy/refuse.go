@@ -35,6 +35,8 @@ const (
 	UpstreamLate        dpop.Reason = "upstream_late"        // no response header within response_timeout
 	ClientGone          dpop.Reason = "client_gone"          // the client left before the answer
 	ResponseCut         dpop.Reason = "response_cut"         // the answer broke off after its header was sent on
+	BodyTooLarge        dpop.Reason = "body_too_large"       // larger than the route's max_body
+	RequestBodyLate     dpop.Reason = "request_body_late"    // the client's body came too slowly
 	RequestBodyFailed   dpop.Reason = "request_body_failed"  // the client's body was malformed or broke off
 )
 

@@ -30,6 +30,7 @@ type route struct {
 	stripPrefix    string
 	preserveHost   bool
 	webSocket      bool
+	maxBody        int64 // bytes; 0: no bound
 	cors           *cors
 	upstream       *upstream
 	limit          *limiter // nil: none
@@ -91,6 +92,7 @@ func compileRoute(c config.Route, defaultNonce string, pools map[string]*upstrea
 		stripPrefix:    c.StripPrefix,
 		preserveHost:   c.PreserveHost,
 		webSocket:      c.WebSocket,
+		maxBody:        int64(c.MaxBody),
 		cors:           compileCORS(c.CORS),
 		report:         c.Mode == "report",
 		upstream:       pools[c.Upstream],
@@ -190,6 +192,9 @@ func (rt *route) access() string {
 	var limits []string
 	if rt.limit != nil {
 		limits = append(limits, rt.limit.words())
+	}
+	if rt.maxBody > 0 {
+		limits = append(limits, fmt.Sprintf("bodies up to %s", config.Size(rt.maxBody)))
 	}
 	if rt.webSocket {
 		limits = append(limits, "WebSocket")

@@ -144,6 +144,7 @@ func (x *exchange) end(reason dpop.Reason) {
 		return
 	}
 	past := time.Unix(1, 0) // for whatever waits for the client
+	x.out.cut.Store(true)
 	at := http.NewResponseController(x.out)
 	at.SetReadDeadline(past)
 	if st.body == nil {

@@ -160,6 +160,7 @@ var (
 // elsewhere is what the checks are about that need the running gateway.
 var elsewhere = map[string]string{
 	"single use": "whether the proof was used before",
+	"size":       "how large its body is",
 	"rate":       "how many requests came before",
 }
 
