@@ -59,6 +59,7 @@ func (a *accessLog) Write(e *proxy.Event) {
 	if e.Upstream > 0 {
 		attrs = append(attrs, slog.Float64("upstream_ms", milliseconds(e.Upstream)))
 	}
+	add("target", e.Target)
 	add("client_address", e.Client)
 	add("protocol", e.Protocol)
 	add("scheme", e.Scheme)

@@ -30,19 +30,29 @@ func setLevel(level *slog.LevelVar, c config.Log) {
 
 // noiseLog takes what a net/http server says by itself.
 func noiseLog(l *slog.Logger, listener string) *log.Logger {
-	return log.New(noise{l.With("listener", listener)}, "", 0)
+	return log.New(noise{l.With("listener", listener), "listener said"}, "", 0)
+}
+
+// takeStandardLog makes lines of l of what libraries write to the standard log. net/http's transport does, with bytes of
+// an upstream that sends more than was asked for.
+func takeStandardLog(l *slog.Logger) {
+	log.SetFlags(0)
+	log.SetOutput(noise{l, "library said"})
 }
 
 // noise is where a server's noise goes: handshakes that fail and requests that cannot be read are everyday life on an
 // open port, panics are not. What it says may hold bytes that a peer chose, so it is an attribute, which slog quotes.
-type noise struct{ log *slog.Logger }
+type noise struct {
+	log     *slog.Logger
+	message string
+}
 
 func (n noise) Write(b []byte) (int, error) {
 	said := strings.TrimSpace(string(b))
 	if strings.HasPrefix(said, "http: panic") {
 		n.log.Error("handler panicked", "said", said)
 	} else {
-		n.log.Debug("listener said", "said", said)
+		n.log.Debug(n.message, "said", said)
 	}
 	return len(b), nil
 }

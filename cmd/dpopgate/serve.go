@@ -69,6 +69,7 @@ type server struct {
 func newServer(ctx context.Context, path string, c *config.Config, e *env) (*server, error) {
 	s := &server{path: path, config: c, started: wholeSecond(e.started)}
 	s.log, s.level = newLogger(e.stderr, c.Log)
+	takeStandardLog(s.log)
 	s.access = &accessLog{log: s.log}
 	s.access.all.Store(c.Log.Access)
 	if err := s.wire(ctx, s.access.Write); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -45,4 +46,34 @@ func TestTargetsAreShownAndADownOneDoesNotMakeTheGatewayUnready(t *testing.T) {
 		res.Body.Close()
 		assert.Equal(t, http.StatusOK, res.StatusCode)
 	}
+}
+
+func TestUpstreamThatSaysMoreThanAskedMakesOneLine(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	more := make(chan bool)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		conn.Read(make([]byte, 4096))
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		<-more
+		io.WriteString(conn, "one\n{\"level\":\"ERROR\"}\n")
+		<-more
+	}()
+	t.Cleanup(func() { close(more) })
+	g := startGateway(t, fmt.Sprintf("  - {match: GET /orders/, upstream: %q, public: true}\n", "http://"+l.Addr().String()), "")
+	res, err := http.Get(g.url + "/orders/1")
+	require.NoError(t, err)
+	res.Body.Close()
+	more <- true
+	g.awaitLog(t, `"library said"`)
+	for line := range strings.Lines(g.log.String()) {
+		assert.Regexp(t, `^{"time":.*}\n$`, line)
+	}
+	assert.Contains(t, g.log.String(), `"target":"http://`+l.Addr().String()+`"`)
 }
