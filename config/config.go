@@ -348,6 +348,6 @@ type Limits struct {
 	DrainDelay Duration `yaml:"drain_delay" default:"5s"`
 	// After that: how long running requests may take to finish.
 	DrainTimeout Duration `yaml:"drain_timeout" default:"30s"`
-	// The most connections at a time. 0: no bound.
+	// The most connections at a time, admin left out; more wait to be accepted. 0: no bound.
 	MaxConnections int `yaml:"max_connections"`
 }

@@ -8,7 +8,6 @@ var pending = map[string]func(v any) bool{
 	"cache.stale_on_error":   nil,
 	"misuse":                 nil,
 	"tracing":                nil,
-	"limits.max_connections": nil,
 }
 
 // refusePending adds an error for every pending key that is set.

@@ -231,6 +231,7 @@ func (s *server) await(ctx context.Context, signals <-chan os.Signal) bool {
 // listen binds all addresses of the config, or none.
 func (s *server) listen(ctx context.Context) ([]*listener, error) {
 	var all []*listener
+	room := newConnections(s.config.Limits.MaxConnections)
 	for _, want := range s.servers() {
 		if want.address == "" {
 			continue
@@ -239,6 +240,9 @@ func (s *server) listen(ctx context.Context) ([]*listener, error) {
 		if err != nil {
 			closeAll(all)
 			return nil, err
+		}
+		if want.key != adminKey {
+			l = room.bound(l)
 		}
 		all = append(all, &listener{l, want.key, want.server})
 	}
