@@ -59,14 +59,15 @@ func startGatewayOn(t *testing.T, store, routes, more string) *gateway {
 // serve runs the gateway on its config file.
 func (g *gateway) serve(t *testing.T) {
 	t.Helper()
-	e := shell{}.env(io.Discard, g.log, g.signals)
+	log := g.log // a test may give the next run another
+	e := shell{}.env(io.Discard, log, g.signals)
 	e.started = e.started.Truncate(time.Second) // nothing to wait for
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		g.exit <- run(ctx, []string{"serve", "-c", g.path}, e)
-		g.log.Write([]byte("\nended\n"))
+		log.Write([]byte("\nended\n"))
 	}()
 	t.Cleanup(func() {
 		cancel()
