@@ -382,9 +382,6 @@ func (f *file) checkSizes(c *Config) {
 			f.reject(s.key, "want "+s.top.String()+" or less", "too large")
 		}
 	}
-	if c.Limits.MaxConnections < 0 {
-		f.reject("limits.max_connections", "want 0 for no bound, or 1 or more", "less than none")
-	}
 	if c.DPoP.MaxProofSize >= c.Limits.HeaderBytes {
 		key := "dpop.max_proof_size"
 		if !f.isSet(key) {
