@@ -108,7 +108,7 @@ type Store struct {
 	Postgres Secret `yaml:"postgres"`
 	// The DSN of the server that announces revocations (dpopgate migrate --revocation), where store.postgres leads to a
 	// read replica of it or through a pooler: LISTEN needs the primary itself, and no PgBouncer in transaction mode.
-	// Empty: store.postgres.
+	// Lookups go there, too, while the replica is behind an announcement. Empty: store.postgres.
 	Listen Secret `yaml:"listen"`
 	// The token table, optionally with its schema. Postgres only.
 	Table string `yaml:"table" default:"public.oauth_access_tokens"`
