@@ -86,12 +86,25 @@ func headersFrame(fields []field) []byte {
 
 // exchange2 sends fields as a request on a new connection, and says whether the answer is 200.
 func exchange2(t *testing.T, s *httptest.Server, fields []field) bool {
+	return exchangeFrames(t, s, headersFrame(fields))
+}
+
+// withData is a HEADERS frame that does not end stream 1, and a DATA frame that does (RFC 9113 §6.1).
+func withData(headers []byte, data string) []byte {
+	const endStream = 1
+	headers[4] &^= endStream
+	frame := append(binary.BigEndian.AppendUint32(headers, uint32(len(data))<<8), endStream, 0, 0, 0, 1)
+	return append(frame, data...)
+}
+
+// exchangeFrames is exchange2 for frames.
+func exchangeFrames(t *testing.T, s *httptest.Server, frames []byte) bool {
 	conn, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 	require.NoError(t, err)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
 	const settings, reset, goAway, headers = 4, 3, 7, 1
-	_, err = conn.Write(append([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"), headersFrame(fields)...))
+	_, err = conn.Write(append([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"), frames...))
 	require.NoError(t, err)
 	for {
 		var head [9]byte
