@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -296,6 +298,31 @@ func (g *httpsGateway) serveElsewhere(t *testing.T) *exec.Cmd {
 	})
 	g.awaitLog(t, `"msg":"serving"`)
 	return process
+}
+
+// Not in parallel with others, whose goroutines would be taken for those that are left.
+func TestACMEStopsAllThatItHasStarted(t *testing.T) {
+	p := startPebble(t, pebbleOptions{})
+	g, _ := newACMEGateway(t, p, "http://127.0.0.1:1", "stopped.example.com")
+	g.start(t)
+	g.awaitReady(t)
+	g.stop(t)
+	p.network.freeze() // and in the middle of an order too
+	g.tls = acmeYAML(p, t.TempDir())
+	g.configure(t)
+	g.again(t)
+	g.awaitLog(t, "certmagic: obtaining certificate")
+	g.stop(t)
+	require.EventuallyWithT(t, func(t *assert.CollectT) {
+		stacks := make([]byte, 4<<20)
+		for stack := range bytes.SplitSeq(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
+			// certmagic has one limiter for each CA, for as long as the process lives.
+			if !bytes.Contains(stack, []byte("RateLimiter")) {
+				assert.NotContains(t, string(stack), "certmagic")
+			}
+		}
+	}, certPatience, 20*time.Millisecond)
+	assert.NotContains(t, g.log.String(), "cut off")
 }
 
 // attack: 200

@@ -1,16 +1,23 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dpopgate/dpopgate/dpop"
 )
 
 func TestHTTPSServesTheJourney(t *testing.T) {
@@ -103,6 +110,39 @@ func TestBrowsersAreToldToStayWithHTTPS(t *testing.T) {
 		assert.Equal(t, []string{"max-age=86400"}, res.Header["Strict-Transport-Security"], path)
 		assert.NotContains(t, res.Header, "Alt-Svc")
 	}
+}
+
+func TestDrainTellsHTTP2ClientsToGoElsewhere(t *testing.T) {
+	t.Parallel()
+	upstream, _ := echoed(t)
+	g := newHTTPSGateway(t, fmt.Sprintf("{internal: true, internal_storage: %q}", t.TempDir()), upstream, "localhost")
+	g.more = "limits: {drain_delay: 1h}"
+	g.start(t)
+	key, _, token := g.credentials(t)
+	via := g.client(t, true)
+	via.TLSClientConfig.InsecureSkipVerify = true
+	var connections atomic.Int32
+	dial := via.DialContext
+	via.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		connections.Add(1)
+		return dial(ctx, network, address)
+	}
+	ask := func() {
+		res, body := send(t, &dpop.Transport{Key: key, Token: token, Base: via}, get(t, g.url+"/orders/"))
+		assert.Equal(t, http.StatusOK, res.StatusCode, body)
+	}
+	ask()
+	ask()
+	assert.EqualValues(t, 1, connections.Load())
+	g.signals <- syscall.SIGTERM
+	g.awaitLog(t, `"msg":"draining"`)
+	ask() // is answered, on the connection that is closed then
+	require.Eventually(t, func() bool {
+		ask()
+		return connections.Load() > 1
+	}, certPatience, 10*time.Millisecond)
+	g.signals <- syscall.SIGTERM
+	assert.Equal(t, exitOK, <-g.exit)
 }
 
 // The bounds that a client is told: how many streams, how long a header, how much of a body ahead of its being read.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -20,8 +21,11 @@ type zapCore struct {
 	fields []zapcore.Field
 }
 
-// everyday are messages of errors that any stranger can cause.
-var everyday = []string{"tls-alpn challenge", "looking up info for HTTP challenge"}
+// quieter are messages of errors that any stranger can cause, and of those that acmeCertificates logs itself.
+var quieter = []string{
+	"tls-alpn challenge", "looking up info for HTTP challenge",
+	"could not get certificate from issuer", "job failed",
+}
 
 func slogLevel(l zapcore.Level) slog.Level {
 	switch {
@@ -59,10 +63,14 @@ func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	}
 	var attrs []slog.Attr
 	for _, name := range slices.Sorted(maps.Keys(values.Fields)) {
-		attrs = append(attrs, slog.Any(name, values.Fields[name]))
+		value := values.Fields[name]
+		if d, ok := value.(time.Duration); ok {
+			value = d.String()
+		}
+		attrs = append(attrs, slog.Any(name, value))
 	}
 	level := slogLevel(e.Level)
-	if slices.Contains(everyday, e.Message) {
+	if slices.Contains(quieter, e.Message) {
 		level = slog.LevelDebug
 	}
 	c.log.LogAttrs(context.Background(), level, "certmagic: "+e.Message, attrs...)
