@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -78,6 +79,8 @@ func (x *exchange) locate(r *http.Request) *refusal {
 		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, x.from.wrong)
 	case words != "" && !odd:
 		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, words)
+	case !odd && decode(x.path) != cmp.Or(r.URL.Path, "/"): // an opaque URI: what is matched would not be what is sent
+		return refuseRequest(http.StatusBadRequest, TargetAmbiguous, "the target is a URI without a path")
 	case odd || r.Method == http.MethodTrace || !x.table.methods[r.Method]:
 		f := refuseRequest(http.StatusMethodNotAllowed, MethodRefused, "this method is not served here")
 		f.allow = strings.Join(httpMethods, ", ")

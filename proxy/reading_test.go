@@ -128,6 +128,7 @@ var hostileTargets = []string{
 	"/public/%c0%ae%c0%ae/admin", "/%ff", "/public/é", "/public/%c3%a9", "/admin/x#/public", "/public/#/admin", "/legacy/a",
 	"/legacy/admin/x", "/legacy/%61dmin/x", "/%6cegacy/admin/x", "/legacy/..;/admin/x", "/legacy;/admin/x", "/legacy/x%2f..%2fadmin",
 	"/public/%", "/public/%2", "/public/%zz", "*", "public", "http://api.example.test/public/a", "http://api.example.test/public/../admin/x",
+	"A:://admin/x", "A:::///admin/x", "A::///admin/x", "a:b://c/admin/x", "http::///admin/x", "http:/admin/x", "http:///admin/x", "https:x://y/admin/x", "http:admin/x",
 	"http://api.example.test", "http://api.example.test?x", "http://evil.test/public/a", "/x?/admin/", "/x?p=/../admin", "/public/a?q=%zz;b",
 	"/public/...", "/public/..a/b..", "/public/a;b,c+d@e:f&g=h$i!j*k'l(m)n", "/public/%2541", "/public/100%25", "/public/a%3fb%23c",
 }
