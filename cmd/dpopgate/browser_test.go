@@ -14,7 +14,7 @@ import (
 )
 
 // startChromium starts the browser of DPOPGATE_TEST_CHROMIUM, which ends with the test.
-func startChromium(t *testing.T) context.Context {
+func startChromium(t *testing.T, more ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	program := os.Getenv("DPOPGATE_TEST_CHROMIUM")
 	if program == "" {
@@ -33,7 +33,7 @@ func startChromium(t *testing.T) context.Context {
 	)
 	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(stop)
-	ctx, stop = chromedp.NewExecAllocator(ctx, options...)
+	ctx, stop = chromedp.NewExecAllocator(ctx, append(options, more...)...)
 	t.Cleanup(stop)
 	ctx, stop = chromedp.NewContext(ctx)
 	t.Cleanup(stop)
