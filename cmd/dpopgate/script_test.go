@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -44,10 +43,7 @@ func TestScripts(t *testing.T) {
 // scriptAddress is `address NAME…`: sets each variable to an address that is free.
 func scriptAddress(ts *testscript.TestScript, _ bool, names []string) {
 	for _, name := range names {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		ts.Check(err)
-		defer l.Close() // only after the last, so that all differ
-		ts.Setenv(name, l.Addr().String())
+		ts.Setenv(name, freeAddress())
 	}
 }
 

@@ -90,19 +90,6 @@ func (g *gateway) awaitLog(t *testing.T, pattern string) {
 	g.log.await(t, regexp.MustCompile(pattern))
 }
 
-// freeAddresses are addresses that nobody listens on.
-func freeAddresses(t *testing.T, count int) []string {
-	t.Helper()
-	var addresses []string
-	for range count {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer l.Close() // only after the last, so that all differ
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses
-}
-
 // fetch asks on a connection of its own, as the next request of another client.
 func fetch(t *testing.T, url string) *http.Response {
 	t.Helper()
