@@ -157,14 +157,12 @@ func (x *exchange) authenticate(ctx context.Context, r *http.Request) *refusal {
 	if f != nil {
 		return f
 	}
-	if proof == nil {
-		if rec.Bound() {
-			return refuseToken(TokenBound)
-		}
-		x.record = rec
-		return nil
+	if proof != nil {
+		f = x.possess(ctx, proof, rec)
+	} else if rec.Bound() {
+		f = refuseToken(TokenBound)
 	}
-	if f := x.possess(ctx, proof, rec); f != nil {
+	if f != nil {
 		return f
 	}
 	x.record = rec

@@ -85,8 +85,7 @@ func rewrite(p *httputil.ProxyRequest) {
 	if x.upgrade {
 		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{webSocket}
 	}
-	scheme, _, _ := strings.Cut(x.origin.String(), ":")
-	x.from.tell(h, p.In.RemoteAddr, x.origin.host, scheme)
+	x.from.tell(h, p.In.RemoteAddr, x.origin.host, x.origin.scheme)
 	h["X-Request-Id"] = []string{x.event.RequestID}
 	if x.record != nil {
 		x.table.identity.set(h, x.record, x.token)

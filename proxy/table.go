@@ -41,6 +41,7 @@ type nonceSource struct {
 // origin is one public URL.
 type origin struct {
 	dpop.Origin
+	scheme       string   // https or http
 	host         string   // without a default port, for patterns
 	audience     []string // the URL as an audience: with and without a slash at its end where those are the same
 	metadataURL  string
@@ -124,6 +125,7 @@ func (t *table) compileOrigins(c *config.Config) error {
 			return fmt.Errorf("public_urls: %q: %w", text, err)
 		}
 		here := &origin{Origin: o, host: o.Host(), audience: []string{o.String()}}
+		here.scheme, _, _ = strings.Cut(o.String(), ":")
 		if o.Prefix() == "" {
 			here.audience = append(here.audience, o.String()+"/")
 		}
