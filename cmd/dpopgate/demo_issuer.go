@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"sync/atomic"
@@ -56,7 +54,7 @@ func (i *demoIssuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Description string `json:"error_description"`
 	}
 	jkt := r.URL.Query().Get("jkt")
-	if hash, err := base64.RawURLEncoding.Strict().DecodeString(jkt); err != nil || len(hash) != sha256.Size {
+	if !isThumbprint(jkt) {
 		answerJSON(w, http.StatusBadRequest, refused{"invalid_request", "jkt: want an RFC 7638 thumbprint, 43 characters of base64url"})
 		return
 	}

@@ -14,8 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dpopgate/dpopgate/cache"
 	"github.com/dpopgate/dpopgate/config"
-	"github.com/dpopgate/dpopgate/dpop"
 	"github.com/dpopgate/dpopgate/proxy"
 	"github.com/dpopgate/dpopgate/tokenstore"
 )
@@ -48,7 +48,7 @@ func newExplainCommand(e *env) *cobra.Command {
 				return err
 			}
 			return withTokens(cmd.Context(), file, func(ctx context.Context, conf *config.Config, store tokenstore.Store) error {
-				g, err := proxy.New(conf, proxy.Options{Tokens: store, Digester: digesterOf(conf.Store), Replay: nothingUsed{}, Offline: true})
+				g, err := proxy.New(conf, proxy.Options{Tokens: store, Digester: digesterOf(conf.Store), Replay: cache.NewProofs(0, nil), Offline: true})
 				if err != nil {
 					return err
 				}
@@ -198,11 +198,4 @@ func printExplanation(w io.Writer, x proxy.Explanation, at time.Time) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// nothingUsed is a replay store for a gateway that claims no proof.
-type nothingUsed struct{}
-
-func (nothingUsed) Claim(context.Context, dpop.ReplayKey, time.Time) (bool, error) {
-	return false, errors.New("explain claims no proof")
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -152,4 +154,10 @@ func inputName(path string) string {
 		return "stdin"
 	}
 	return path
+}
+
+// isThumbprint says whether text can be an RFC 7638 thumbprint: a SHA-256 digest in base64url.
+func isThumbprint(text string) bool {
+	digest, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	return err == nil && len(digest) == sha256.Size
 }

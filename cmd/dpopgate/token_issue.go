@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -103,8 +101,7 @@ func (f *issueFlags) record(e *env, now time.Time) (*tokenstore.Record, error) {
 func (f *issueFlags) thumbprint(e *env) (string, error) {
 	switch {
 	case f.jkt != "":
-		digest, err := base64.RawURLEncoding.Strict().DecodeString(f.jkt)
-		if err != nil || len(digest) != sha256.Size {
+		if !isThumbprint(f.jkt) {
 			return "", usagef("--jkt: want an RFC 7638 thumbprint, 43 characters of base64url, as `dpopgate key thumbprint` prints it")
 		}
 		return f.jkt, nil
