@@ -27,19 +27,24 @@ type captured struct {
 }
 
 func newExplainCommand(e *env) *cobra.Command {
-	var file string
+	var file, reason string
 	var asJSON bool
 	var c captured
 	cmd := &cobra.Command{
-		Use:   "explain --method METHOD --url URL [--token TOKEN --proof PROOF | --headers FILE]",
+		Use:   "explain (--method METHOD --url URL [--token TOKEN --proof PROOF | --headers FILE] | --reason WORD)",
 		Short: "Say what the gateway makes of a captured request, check by check",
 		Long: "Takes a request through every check that serve makes, by the same code and with the same config and store, without\n" +
 			"sending it and without using its proof up, and prints a line for each check. --at is when it came, as the access log\n" +
 			"has it. A nonce can only be judged with the dpop.nonce_key of the gateway that gave it. The exit code is 0 only if\n" +
-			"the gateway would let the request through.",
-		Example: "  dpopgate explain --method GET --url https://api.example.com/orders/ --at 2026-11-24T10:00:00Z --headers request.txt",
-		Args:    exactly(0),
+			"the gateway would let the request through. With --reason it says what a reason of the log or the metrics means, its\n" +
+			"usual cause, and what to do; --reason list has them all.",
+		Example: "  dpopgate explain --method GET --url https://api.example.com/orders/ --at 2026-11-24T10:00:00Z --headers request.txt\n" +
+			"  dpopgate explain --reason htu_mismatch",
+		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if reason != "" {
+				return teach(e, reason, asJSON)
+			}
 			if err := wantFlags(cmd, "method", "url"); err != nil {
 				return err
 			}
@@ -76,9 +81,47 @@ func newExplainCommand(e *env) *cobra.Command {
 	f.StringVar(&c.headers, "headers", "", "a `FILE` with the header lines of the request, Authorization and DPoP among them; - is stdin")
 	f.StringVar(&c.at, "at", "", "when the request came: `TIME` as RFC 3339 (default now)")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
+	f.StringVar(&reason, "reason", "", "say what this `WORD` means, or list them all with list")
+	for _, name := range []string{"method", "url", "token", "proof", "headers", "at", "bearer"} {
+		cmd.MarkFlagsMutuallyExclusive("reason", name)
+	}
+	completeWith(cmd, "reason", func() []string {
+		names := []string{"list"}
+		for _, l := range allLessons() {
+			names = append(names, string(l.Reason))
+		}
+		return names
+	})
 	cmd.MarkFlagsMutuallyExclusive("headers", "token")
 	cmd.MarkFlagsMutuallyExclusive("headers", "proof")
 	return cmd
+}
+
+// teach prints what there is to know about a reason, or about all of them.
+func teach(e *env, reason string, asJSON bool) error {
+	if reason == "list" {
+		if asJSON {
+			return printJSON(e.stdout, allLessons())
+		}
+		var b strings.Builder
+		for _, c := range chapters {
+			fmt.Fprintf(&b, "\n%s\n", c.title)
+			for _, l := range c.lessons {
+				b.WriteString(wrapped(fmt.Sprintf("  %-21s ", l.Reason), l.Cause) + "\n")
+			}
+		}
+		_, err := io.WriteString(e.stdout, b.String())
+		return err
+	}
+	l, err := reasonNamed(reason)
+	switch {
+	case err != nil:
+		return err
+	case asJSON:
+		return printJSON(e.stdout, l)
+	default:
+		return printLesson(e.stdout, l)
+	}
 }
 
 // request makes an http.Request of what was captured, and the time at which it came.
@@ -184,6 +227,10 @@ func printExplanation(w io.Writer, x proxy.Explanation, at time.Time) error {
 		}
 		if c.Outcome == proxy.CheckFailed {
 			fmt.Fprintf(&b, "  %-12s reason   %s\n", "", c.Reason)
+			if l, ok := lessonOf(c.Reason); ok {
+				under := strings.Repeat(" ", 15)
+				b.WriteString(wrapped(under+"cause    ", l.Cause) + "\n" + wrapped(under+"fix      ", l.Fix) + "\n")
+			}
 		}
 	}
 	switch {

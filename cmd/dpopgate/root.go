@@ -79,6 +79,7 @@ func newRootCommand(e *env) *cobra.Command {
 		newHealthcheckCommand(e),
 		newVersionCommand(e),
 	)
+	root.SetHelpCommand(newHelpCommand(e))
 	root.SetIn(e.stdin)
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
@@ -111,6 +112,16 @@ func eachCommand(cmd *cobra.Command, f func(*cobra.Command)) {
 	f(cmd)
 	for _, c := range cmd.Commands() {
 		eachCommand(c, f)
+	}
+}
+
+// completeWith has shells offer these words for a flag.
+func completeWith(cmd *cobra.Command, flag string, words func() []string) {
+	offer := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return words(), cobra.ShellCompDirectiveNoFileComp
+	}
+	if err := cmd.RegisterFlagCompletionFunc(flag, offer); err != nil {
+		panic(err) // the flag is not there
 	}
 }
 
