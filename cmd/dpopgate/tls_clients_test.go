@@ -94,10 +94,7 @@ func TestNodeMakesTheJourney(t *testing.T) {
 	require.Len(t, *got, 1)
 
 	// Other people's clients, over HTTP/1.1.
-	const clients = repositoryRoot + "/testdata/clients"
-	if _, err := os.Stat(clients + "/node_modules"); err != nil && os.Getenv("CI") == "" {
-		t.Skip("the clients are not installed (run npm ci in testdata/clients)")
-	}
+	needNPM(t)
 	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		issued := shell{}.run(t, "token", "issue", "-c", g.path, "--client", "7d0c3a52-4a0e-4b57-9f0e-6d1a0c6d2b11",
 			"--scope", "a", "--jkt", r.URL.Query().Get("jkt"))
@@ -105,7 +102,7 @@ func TestNodeMakesTheJourney(t *testing.T) {
 		io.WriteString(w, strings.TrimSpace(issued.stdout))
 	}))
 	defer issuer.Close()
-	played := outputOf(t, append(vars, "ISSUER="+issuer.URL), "node", clients+"/run.mjs", "0",
+	played := outputOf(t, append(vars, "ISSUER="+issuer.URL), "node", npmFolder+"/run.mjs", "0",
 		"dpop:ES256", "oauth4webapi:ES256", "openid-client:ES256")
 	count := 0
 	for decoder := json.NewDecoder(bytes.NewReader([]byte(played))); decoder.More(); count++ {
