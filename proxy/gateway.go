@@ -115,6 +115,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.TLS != nil && x.table.hsts != nil {
 		w.Header()["Strict-Transport-Security"] = x.table.hsts
 	}
+	if framedInDoubt(r) {
+		w.Header()["Connection"] = closeConnection
+	}
 	if a := x.table.askedBy(r); a != nil {
 		x.verify(out, a, r)
 		return
@@ -148,6 +151,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.tunnels = &g.tunnels
 		x.forward(out, r, g.streams)
 	}
+}
+
+var closeConnection = []string{"close"}
+
+// framedInDoubt says whether a request may have had two lengths, of which net/http has taken one out of sight: a
+// Content-Length beside chunks, or chunks in HTTP/1.0. Who counts by the other one takes the rest of what was sent for
+// something else, so nothing more is read from its connection (RFC 9112 §6.1).
+func framedInDoubt(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0)
 }
 
 // tell hands the event out, also when the handler ends in a panic: ReverseProxy ends a response that broke off so.
