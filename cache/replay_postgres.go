@@ -79,6 +79,9 @@ func (p *PostgresProofs) Close() error {
 	return nil
 }
 
+// PoolStats returns the state of its connections.
+func (p *PostgresProofs) PoolStats() tokenstore.PoolStats { return p.pool.Stats() }
+
 // claimSQL takes a key ($1) until a time ($2), in one statement and so at once, and says whether it did and whether by the
 // clock of the database the time is over by more than the slack ($3). A row is overwritten only when its time is over, and
 // by a later one only: the same proof, claimed again, never is.

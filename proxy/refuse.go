@@ -99,6 +99,7 @@ func (x *exchange) answer(w http.ResponseWriter, f *refusal) {
 	if f.retryAfter > 0 {
 		h.Set("Retry-After", strconv.FormatInt(f.retryAfter, 10))
 	}
+	x.event.Challenged = f.code == dpop.UseNonce
 	x.setNonce(h, f.status, f.code)
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Type", "application/json")

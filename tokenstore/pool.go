@@ -62,6 +62,22 @@ func OpenPool(ctx context.Context, dsn string, o PoolOptions) (*Pool, error) {
 // Close closes all connections, and waits for those in use.
 func (p *Pool) Close() { p.conns.Close() }
 
+// PoolStats is the state of a Pool: connections now, and waits since the start.
+type PoolStats struct {
+	InUse, Idle, Opening, Max int
+	Waits                     int64         // uses that had to wait for a connection
+	Waited                    time.Duration // how long, all together
+}
+
+// Stats returns the state of the pool. It asks nobody.
+func (p *Pool) Stats() PoolStats {
+	s := p.conns.Stat()
+	return PoolStats{
+		InUse: int(s.AcquiredConns()), Idle: int(s.IdleConns()), Opening: int(s.ConstructingConns()), Max: int(s.MaxConns()),
+		Waits: s.EmptyAcquireCount(), Waited: s.EmptyAcquireWaitTime(),
+	}
+}
+
 // Read runs f on a connection within the pool's timeout. A connection that turns out to be broken is replaced and f runs
 // again, and as after a restart of the server all of a pool are broken, so does it with the next.
 func (p *Pool) Read(ctx context.Context, doing string, f func(context.Context, *pgxpool.Conn) error) error {

@@ -71,6 +71,15 @@ func (p *Postgres) Close() error {
 	return nil
 }
 
+// Pools are the pools of connections: tokens, and primary when store.listen is another server.
+func (p *Postgres) Pools() map[string]*Pool {
+	pools := map[string]*Pool{"tokens": p.pool}
+	if p.primary != nil {
+		pools["primary"] = p.primary
+	}
+	return pools
+}
+
 // serverError is the server's own answer in err, if it is one.
 func serverError(err error) (*pgconn.PgError, bool) {
 	var e *pgconn.PgError

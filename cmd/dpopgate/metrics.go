@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -11,45 +12,92 @@ import (
 	"github.com/dpopgate/dpopgate/proxy"
 )
 
-// metrics are what /metrics shows. Every label comes from a closed set or from the config, none from a request.
+// metrics are what /metrics shows: the instruments, and where their values come from.
 type metrics struct {
 	registry *prometheus.Registry
-	requests *prometheus.CounterVec
-	auth     prometheus.Histogram
+	traffic  *traffic
+	inFlight atomic.Int64
+	auth     prometheus.Observer
+	upstream *prometheus.HistogramVec
+	nonces   *prometheus.CounterVec
+	accepted prometheus.Observer // of clock offsets
+	refused  prometheus.Observer
 	would    *wouldRefuse
+	routes   *growing[string, routeMetrics] // by pattern
 }
 
+// routeMetrics are those of one route, looked up once.
+type routeMetrics struct {
+	upstream prometheus.Observer
+	nonces   prometheus.Counter
+}
+
+// The buckets of times, in seconds, and of clock offsets.
+var (
+	fastBuckets   = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1}
+	slowBuckets   = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+	offsetBuckets = []float64{-3600, -600, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 600, 3600}
+)
+
 func newMetrics() *metrics {
+	decision := newHistogram("dpopgate_decision_seconds", fastBuckets)
+	offset := newHistogram("dpopgate_proof_clock_offset_seconds", offsetBuckets)
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "dpopgate_requests_total",
-			Help: "Requests, by the route's pattern, the verdict, and the reason of a refusal or failure.",
-		}, []string{"route", "verdict", "reason"}),
-		auth: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:                           "dpopgate_decision_seconds",
-			Help:                           "Time from the first look at a request to the decision about it, lookups included.",
-			Buckets:                        []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
-			NativeHistogramBucketFactor:    1.1,
-			NativeHistogramMaxBucketNumber: 100,
-		}),
+		traffic:  newTraffic(),
+		auth:     decision.WithLabelValues(),
+		upstream: newHistogram("dpopgate_upstream_seconds", slowBuckets),
+		nonces:   newCounter("dpopgate_nonce_challenges_total"),
+		accepted: offset.WithLabelValues("accepted"),
+		refused:  offset.WithLabelValues("refused"),
+		would:    newWouldRefuse(),
 	}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name:        "dpopgate_build_info",
-		Help:        "1, with the version, the commit and the Go version as labels.",
-		ConstLabels: prometheus.Labels{"version": thisBuild().Version, "commit": thisBuild().Commit, "goversion": thisBuild().Go},
+	m.routes = newGrowing(func(route string) routeMetrics {
+		return routeMetrics{m.upstream.WithLabelValues(route), m.nonces.WithLabelValues(route)}
 	})
-	build.Set(1)
-	m.would = newWouldRefuse()
-	m.registry.MustRegister(m.requests, m.auth, m.would.total, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	build := newGauge("dpopgate_build_info")
+	build.WithLabelValues(thisBuild().Version, thisBuild().Commit, thisBuild().Go).Set(1)
+	m.registry.MustRegister(m.traffic, decision, offset, m.upstream, m.nonces, m.would.total, build,
+		gaugeOf("dpopgate_requests_in_flight", func() float64 { return float64(m.inFlight.Load()) }),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // observe counts one request.
 func (m *metrics) observe(e *proxy.Event) {
-	m.requests.WithLabelValues(e.Route, string(e.Verdict), string(e.Reason)).Inc()
+	m.traffic.count(e)
 	m.auth.Observe(e.Auth.Seconds())
+	if e.Upstream > 0 {
+		m.routes.of(e.Route).upstream.Observe(e.Upstream.Seconds())
+	}
+	if e.Challenged {
+		m.routes.of(e.Route).nonces.Inc()
+	}
+	if e.Thumbprint != "" {
+		offset := m.accepted
+		if e.Verdict == proxy.Refused || e.Would != "" {
+			offset = m.refused
+		}
+		offset.Observe(e.Offset.Seconds())
+	}
 	m.would.observe(e)
+}
+
+// expect shows these routes from zero on.
+func (m *metrics) expect(routes []proxy.RouteInfo) {
+	for _, r := range routes {
+		m.traffic.expect(r.Match)
+		m.routes.of(r.Match)
+	}
+}
+
+// counting counts the requests under way.
+func (m *metrics) counting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.inFlight.Add(1)
+		defer m.inFlight.Add(-1)
+		next.ServeHTTP(w, r)
+	})
 }
 
 // watchTokens shows the state of the token cache.
@@ -57,54 +105,44 @@ func (m *metrics) watchTokens(tokens *cache.Tokens) {
 	stat := func(f func(cache.TokensStats) float64) func() float64 {
 		return func() float64 { return f(tokens.Stats()) }
 	}
-	for _, c := range []struct {
-		name, help string
-		value      func(cache.TokensStats) float64
-	}{
-		{"dpopgate_token_cache_hits_total", "Lookups answered from the cache with a record.", func(s cache.TokensStats) float64 { return float64(s.Hits) }},
-		{"dpopgate_token_cache_negative_hits_total", "Lookups answered from the cache with unknown.", func(s cache.TokensStats) float64 { return float64(s.NegativeHits) }},
-		{"dpopgate_token_cache_misses_total", "Lookups that the cache could not answer.", func(s cache.TokensStats) float64 { return float64(s.Misses) }},
-		{"dpopgate_token_store_queries_total", "Queries that the misses came to.", func(s cache.TokensStats) float64 { return float64(s.Queries) }},
-		{"dpopgate_token_cache_evictions_total", "Records that made room for others.", func(s cache.TokensStats) float64 { return float64(s.Evictions) }},
-	} {
-		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: c.name, Help: c.help}, stat(c.value)))
-	}
 	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dpopgate_token_cache_bytes", Help: "Memory that cached records are counted with."},
-			stat(func(s cache.TokensStats) float64 { return float64(s.Size) })),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dpopgate_token_cache_max_bytes", Help: "The bound of dpopgate_token_cache_bytes."},
-			stat(func(s cache.TokensStats) float64 { return float64(s.MaxSize) })),
+		counterOf("dpopgate_token_cache_hits_total", stat(func(s cache.TokensStats) float64 { return float64(s.Hits) })),
+		counterOf("dpopgate_token_cache_negative_hits_total", stat(func(s cache.TokensStats) float64 { return float64(s.NegativeHits) })),
+		counterOf("dpopgate_token_cache_misses_total", stat(func(s cache.TokensStats) float64 { return float64(s.Misses) })),
+		counterOf("dpopgate_token_cache_evictions_total", stat(func(s cache.TokensStats) float64 { return float64(s.Evictions) })),
+		counterOf("dpopgate_token_cache_drops_total", stat(func(s cache.TokensStats) float64 { return float64(s.Drops) })),
+		counterOf("dpopgate_token_store_queries_total", stat(func(s cache.TokensStats) float64 { return float64(s.Queries) })),
+		gaugeOf("dpopgate_token_cache_bytes", stat(func(s cache.TokensStats) float64 { return float64(s.Size) })),
+		gaugeOf("dpopgate_token_cache_max_bytes", stat(func(s cache.TokensStats) float64 { return float64(s.MaxSize) })),
 	)
 }
 
-// watchProofs shows how full the memory of used proofs is. Full, it refuses: the reason replay_store_full.
+// watchProofs shows how full the memory of used proofs is.
 func (m *metrics) watchProofs(proofs *cache.Proofs) {
 	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dpopgate_replay_entries", Help: "Used proofs remembered."},
-			func() float64 { return float64(proofs.Stats().Entries) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dpopgate_replay_capacity", Help: "Used proofs that dpop.replay_memory has room for."},
-			func() float64 { return float64(proofs.Stats().Capacity) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dpopgate_replay_bytes", Help: "Memory that they take now."},
-			func() float64 { return float64(proofs.Stats().Bytes) }),
+		gaugeOf("dpopgate_replay_entries", func() float64 { return float64(proofs.Stats().Entries) }),
+		gaugeOf("dpopgate_replay_capacity", func() float64 { return float64(proofs.Stats().Capacity) }),
+		gaugeOf("dpopgate_replay_bytes", func() float64 { return float64(proofs.Stats().Bytes) }),
 	)
 }
 
 // watchNotices shows whether revocations are heard of at once.
 func (m *metrics) watchNotices(w *watch) {
 	m.registry.MustRegister(
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "dpopgate_revocation_notices_total", Help: "Notices of changed or deleted tokens. One may be about many."},
-			func() float64 { return float64(w.notices.Load()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dpopgate_revocation_listening", Help: "1 while such notices are listened for; else cache.ttl bounds how long a revocation goes unseen."},
-			func() float64 {
-				if w.listening.Load() {
-					return 1
-				}
-				return 0
-			}),
+		counterOf("dpopgate_revocation_notices_total", func() float64 { return float64(w.notices.Load()) }),
+		gaugeOf("dpopgate_revocation_listening", func() float64 { return oneIf(w.listening.Load()) }),
 	)
 }
 
-// handler serves the Prometheus text format.
+// oneIf is a condition as a gauge has it.
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// handler serves the Prometheus text format, and the protobuf one to who asks for native histograms.
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }

@@ -8,28 +8,22 @@ import (
 
 // certificateMetrics shows how long certificates are still good, asked when it is shown.
 type certificateMetrics struct {
-	certs    *certificates
-	expiry   *prometheus.Desc
-	lifetime *prometheus.Desc
+	certs            *certificates
+	expiry, lifetime family
 }
 
 // watchCertificates shows the certificate of each host.
 func (m *metrics) watchCertificates(certs *certificates) {
 	m.registry.MustRegister(certs.failures, &certificateMetrics{
-		certs: certs,
-		expiry: prometheus.NewDesc("dpopgate_certificate_expiry_seconds",
-			"Time until the certificate of a host expires, negative once it has; no value while there is none.", []string{"host"}, nil),
-		lifetime: prometheus.NewDesc("dpopgate_certificate_lifetime_seconds",
-			"How long the certificate of a host is good in all. With a third of it left it should have been renewed.", []string{"host"}, nil),
+		certs:    certs,
+		expiry:   newFamily("dpopgate_certificate_expiry_seconds", aGauge),
+		lifetime: newFamily("dpopgate_certificate_lifetime_seconds", aGauge),
 	})
 }
 
 // newCertificateFailures counts for each host the certificates that were not to be had.
 func newCertificateFailures(hosts []string) *prometheus.CounterVec {
-	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "dpopgate_certificate_failures_total",
-		Help: "Certificates that could not be ordered or renewed, by host. Each is tried again.",
-	}, []string{"host"})
+	failures := newCounter("dpopgate_certificate_failures_total")
 	for _, host := range hosts {
 		failures.WithLabelValues(host)
 	}
@@ -38,8 +32,8 @@ func newCertificateFailures(hosts []string) *prometheus.CounterVec {
 
 // Describe implements prometheus.Collector.
 func (c *certificateMetrics) Describe(to chan<- *prometheus.Desc) {
-	to <- c.expiry
-	to <- c.lifetime
+	to <- c.expiry.desc
+	to <- c.lifetime.desc
 }
 
 // Collect implements prometheus.Collector.
@@ -47,8 +41,8 @@ func (c *certificateMetrics) Collect(to chan<- prometheus.Metric) {
 	now := time.Now()
 	for _, host := range c.certs.hosts {
 		if leaf := c.certs.source.leaf(host); leaf != nil {
-			to <- prometheus.MustNewConstMetric(c.expiry, prometheus.GaugeValue, leaf.NotAfter.Sub(now).Seconds(), host)
-			to <- prometheus.MustNewConstMetric(c.lifetime, prometheus.GaugeValue, leaf.NotAfter.Sub(leaf.NotBefore).Seconds(), host)
+			c.expiry.is(to, leaf.NotAfter.Sub(now).Seconds(), host)
+			c.lifetime.is(to, leaf.NotAfter.Sub(leaf.NotBefore).Seconds(), host)
 		}
 	}
 }

@@ -20,6 +20,7 @@ func (s *server) reload() {
 		s.logRefused(err)
 		return
 	}
+	s.metrics.expect(s.gateway.Routes())
 	setLevel(s.level, c.Log)
 	s.access.all.Store(c.Log.Access)
 	s.log.Info("config reloaded", "config", s.path, "routes", len(c.Routes))

@@ -101,7 +101,7 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	}
 	s.ready = newReadiness(c.Store.Timeout.Std())
 	s.ready.watch("store", s.store.Ping)
-	s.tokens, err = cache.NewTokens(s.store, cache.TokensOptions{
+	s.tokens, err = cache.NewTokens(s.metrics.timeStore(s.store), cache.TokensOptions{
 		MaxSize:     int64(c.Cache.MaxSize),
 		TTL:         c.Cache.TTL.Std(),
 		NegativeTTL: c.Cache.NegativeTTL.Std(),
@@ -122,13 +122,15 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	}
 	if s.replay != nil {
 		s.ready.watch("replay store", s.replay.Ping)
-		o.Replay = s.replay
+		o.Replay = s.metrics.timeReplay(s.replay)
 	} else {
 		proofs := cache.NewProofs(int64(c.DPoP.ReplayMemory), nil)
 		s.metrics.watchProofs(proofs)
 		o.Replay, o.Started = proofs, s.started
 	}
+	s.metrics.watchPools(s.store, s.replay)
 	if s.gateway, err = proxy.New(c, o); err == nil {
+		s.metrics.expect(s.gateway.Routes())
 		s.watchStore()
 		s.ready.watchUpstreams(s.gateway.Upstreams)
 		s.metrics.watchUpstreams(s.gateway.Upstreams)
@@ -258,7 +260,7 @@ type served struct {
 // servers are what is behind each address.
 func (s *server) servers() []served {
 	c := s.config
-	gateway := s.ready.closing(s.gateway)
+	gateway := s.ready.closing(s.metrics.counting(s.gateway))
 	admin := served{adminKey, c.Listen.Admin, newHTTPServer(adminHandler(s.ready, s.metrics, c.Listen.Admin), c.Limits, s.log, adminKey)}
 	if s.certs == nil {
 		return []served{{httpKey, c.Listen.HTTP, newHTTPServer(gateway, c.Limits, s.log, httpKey)}, admin}

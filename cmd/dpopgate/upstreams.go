@@ -13,24 +13,21 @@ import (
 type upstreamStates func() []proxy.TargetState
 
 var (
-	targetUp = prometheus.NewDesc("dpopgate_upstream_target_up",
-		"1 while a target's health checks pass and it answers requests, 0 otherwise.", []string{"upstream", "target"}, nil)
-	targetRequests = prometheus.NewDesc("dpopgate_upstream_target_requests",
-		"Requests and streams under way at a target.", []string{"upstream", "target"}, nil)
+	targetUp       = newFamily("dpopgate_upstream_target_up", aGauge)
+	targetRequests = newFamily("dpopgate_upstream_target_requests", aGauge)
 )
 
 // Describe is for Prometheus.
-func (upstreamStates) Describe(ch chan<- *prometheus.Desc) { ch <- targetUp; ch <- targetRequests }
+func (upstreamStates) Describe(ch chan<- *prometheus.Desc) {
+	ch <- targetUp.desc
+	ch <- targetRequests.desc
+}
 
 // Collect gives the targets that there are now: a reload may have changed them.
 func (states upstreamStates) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range states() {
-		up := 0.0
-		if s.Up {
-			up = 1
-		}
-		ch <- prometheus.MustNewConstMetric(targetUp, prometheus.GaugeValue, up, s.Upstream, s.Target)
-		ch <- prometheus.MustNewConstMetric(targetRequests, prometheus.GaugeValue, float64(s.Running), s.Upstream, s.Target)
+		targetUp.is(ch, oneIf(s.Up), s.Upstream, s.Target)
+		targetRequests.is(ch, float64(s.Running), s.Upstream, s.Target)
 	}
 }
 

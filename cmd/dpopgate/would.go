@@ -22,10 +22,7 @@ type wouldRefuse struct {
 
 func newWouldRefuse() *wouldRefuse {
 	return &wouldRefuse{
-		total: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "dpopgate_would_refuse_total",
-			Help: "Requests that mode report let through and enforce would refuse, by route, reason, and the token's client: empty where no token was found, other from the thousandth on.",
-		}, []string{"route", "reason", "client_id"}),
+		total:   newCounter("dpopgate_would_refuse_total"),
 		clients: map[uuid.UUID]bool{},
 	}
 }
