@@ -21,7 +21,7 @@ const (
 
 // ReadCredentials takes them from a header (RFC 9449 §7.1, RFC 6750 §2.1). Fields in trailers, cookies, the body or
 // Proxy-Authorization are never credentials; a token in the query beside them is an error (RFC 6750 §2). taken says
-// which schemes are. The error is always an *Error; with it, Scheme is still set when it could be told.
+// which schemes are. The error is always an *Error; with it, Scheme and Token are still set when they could be told.
 func ReadCredentials(h http.Header, rawQuery string, taken func(scheme string) bool) (Credentials, error) {
 	var c Credentials
 	fields := h["Authorization"]
@@ -32,6 +32,9 @@ func ReadCredentials(h http.Header, rawQuery string, taken func(scheme string) b
 		return c, refuse(CredentialsRepeated, "Authorization stands more than once")
 	}
 	scheme, token, _ := strings.Cut(fields[0], " ")
+	if token = strings.TrimLeft(token, " "); token68(token) {
+		c.Token = token
+	}
 	proofs := h["Dpop"]
 	switch lower(scheme) {
 	case "dpop":
@@ -48,14 +51,12 @@ func ReadCredentials(h http.Header, rawQuery string, taken func(scheme string) b
 	case c.Scheme == "" || !taken(c.Scheme):
 		return c, refuse(SchemeUnsupported, "this route does not take that scheme")
 	}
-	token = strings.TrimLeft(token, " ")
-	if !token68(token) {
+	if c.Token == "" {
 		return c, refuse(CredentialsMalformed, "Authorization is not a scheme, a space and one token")
 	}
 	if queryToken(rawQuery) {
 		return c, refuse(TokenInQuery, "access_token in the query beside Authorization")
 	}
-	c.Token = token
 	if c.Scheme == SchemeBearer {
 		return c, nil
 	}

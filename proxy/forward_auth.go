@@ -118,7 +118,7 @@ func (x *exchange) verify(out *counter, a *asking, r *http.Request) {
 		if f = x.decide(d); f == nil {
 			f = x.throttle(w.Header())
 		}
-		f = x.pardon(f)
+		f = x.pardon(r.Context(), f)
 		x.event.Path = x.path
 		x.allowOrigin(w.Header(), r.Header.Get("Origin"))
 	}

@@ -129,7 +129,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f == nil {
 		f = x.throttle(w.Header())
 	}
-	f = x.pardon(f)
+	f = x.pardon(r.Context(), f)
 	x.event.Path = x.path
 	x.event.Auth = since(g.o.Now(), x.now)
 	x.allowOrigin(w.Header(), r.Header.Get("Origin"))

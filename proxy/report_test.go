@@ -58,13 +58,19 @@ func TestReportLetsThroughAndTellsWhatItWouldRefuse(t *testing.T) {
 		reason  dpop.Reason
 		known   bool // whose token it is
 	}{
-		"used proof":       {func() *http.Request { return used }, dpop.ProofReplayed, true},
-		"no credentials":   {func() *http.Request { r := g.signed(key, dpop.Claims{}); r.Header.Del("Authorization"); return r }, dpop.CredentialsMissing, false},
-		"no proof":         {func() *http.Request { r := g.signed(key, dpop.Claims{}); r.Header.Del("DPoP"); return r }, dpop.ProofMissing, false},
+		"used proof":     {func() *http.Request { return used }, dpop.ProofReplayed, true},
+		"no credentials": {func() *http.Request { r := g.signed(key, dpop.Claims{}); r.Header.Del("Authorization"); return r }, dpop.CredentialsMissing, false},
+		"no proof":       {func() *http.Request { r := g.signed(key, dpop.Claims{}); r.Header.Del("DPoP"); return r }, dpop.ProofMissing, true},
+		"scheme Bearer": {func() *http.Request {
+			r := g.signed(key, dpop.Claims{})
+			r.Header.Del("DPoP")
+			r.Header.Set("Authorization", "Bearer T1")
+			return r
+		}, dpop.SchemeUnsupported, true},
 		"unknown token":    {func() *http.Request { return g.signed(key, dpop.Claims{Token: "T9"}) }, proxy.TokenUnknown, false},
 		"another key":      {func() *http.Request { return g.signed(thief, dpop.Claims{}) }, dpop.KeyNotBound, true},
 		"a scope too few":  {func() *http.Request { return g.signed(key, dpop.Claims{Token: "T2"}) }, proxy.ScopeMissing, true},
-		"a proof of later": {func() *http.Request { return g.signed(key, dpop.Claims{IssuedAt: start.Add(time.Hour)}) }, dpop.IATFuture, false},
+		"a proof of later": {func() *http.Request { return g.signed(key, dpop.Claims{IssuedAt: start.Add(time.Hour)}) }, dpop.IATFuture, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := c.request()

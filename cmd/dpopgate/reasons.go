@@ -167,7 +167,7 @@ func reasonsPage() string {
 	for _, c := range chapters {
 		fmt.Fprintf(&b, "\n## %s\n", c.title)
 		for _, l := range c.lessons {
-			fmt.Fprintf(&b, "\n### %s\n\n%s. %s\n\n**Fix:** %s\n", l.Reason, l.Answer, l.Cause, l.Fix)
+			fmt.Fprintf(&b, "\n### %s\n\nAnswer: %s. %s\n\n**Fix:** %s\n", l.Reason, l.Answer, l.Cause, l.Fix)
 		}
 	}
 	return b.String()
