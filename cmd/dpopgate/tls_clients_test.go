@@ -30,10 +30,17 @@ func needProgram(t *testing.T, name string) {
 	t.Skipf("%s is not installed", name)
 }
 
-// output runs a program, which must succeed, and returns what it has printed.
+// outputOf runs a program, which must succeed, and returns what it has printed.
 func outputOf(t *testing.T, vars []string, name string, args ...string) string {
 	t.Helper()
+	return outputIn(t, "", vars, name, args...)
+}
+
+// outputIn is outputOf in a folder.
+func outputIn(t *testing.T, folder string, vars []string, name string, args ...string) string {
+	t.Helper()
 	command := exec.CommandContext(t.Context(), name, args...)
+	command.Dir = folder
 	command.Env = append(os.Environ(), vars...)
 	var stderr strings.Builder
 	command.Stderr = &stderr

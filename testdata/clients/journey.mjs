@@ -44,7 +44,10 @@ seen.stolen = await refusal(
   openid.fetchProtectedResource(config, grant.access_token, new URL(API), 'GET', undefined, undefined, { DPoP: thief }),
 )
 await openid.tokenRevocation(config, grant.access_token)
-for (let i = 0; i < 100 && !seen.revoked; i++) seen.revoked = await refusal(call(grant.access_token))
+for (seen.late = 0; seen.late < 100; seen.late++) {
+  seen.revoked = await refusal(call(grant.access_token))
+  if (seen.revoked) break
+}
 console.log(JSON.stringify(seen))
 
 /** The error code of a challenge; undefined for an answer that is none. */
