@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// fault is one thing that goes wrong with a fleet.
+type fault struct {
+	name   string
+	allows allowance
+	short  bool // it is part of the short form, too
+	// strike breaks something, waits for as long as that is to last, and mends it.
+	strike func(ctx context.Context, s *script) error
+}
+
+// script is a run of faults, one after the other, under load.
+type script struct {
+	*bench
+	long bool
+	rows []*row
+}
+
+// row is what a fault came to.
+type row struct {
+	fault    fault
+	from     time.Time // until the next row's
+	mended   time.Time
+	lasted   time.Duration
+	notes    []string // what it showed besides
+	tally    tally
+	recovery time.Duration // from the mending to the last that a client felt
+	slowest  time.Duration // answer
+}
+
+// hold is how long a fault lasts, in the long form and in the short one.
+func (s *script) hold(ctx context.Context, long, short time.Duration) {
+	if !s.long {
+		long = short
+	}
+	sleep(ctx, long)
+}
+
+func (s *script) note(format string, args ...any) {
+	last := s.rows[len(s.rows)-1]
+	last.notes = append(last.notes, fmt.Sprintf(format, args...))
+}
+
+// allFaults are in the order in which they strike.
+var allFaults = []fault{
+	{"nothing is wrong", 0, true, func(ctx context.Context, s *script) error {
+		s.hold(ctx, 10*time.Second, 3*time.Second)
+		return nil
+	}},
+	{"Postgres is killed", unavailable | stale, true, func(ctx context.Context, s *script) error {
+		s.postgres.process.kill()
+		began := time.Now()
+		s.hold(ctx, 12*time.Second, 3*time.Second)
+		s.dials(began)
+		return s.postgres.start(ctx)
+	}},
+	{"Postgres is frozen", unavailable | stale, true, func(ctx context.Context, s *script) error {
+		s.postgres.freeze()
+		began := time.Now()
+		s.hold(ctx, 12*time.Second, 3*time.Second)
+		s.dials(began)
+		s.postgres.thaw()
+		return nil
+	}},
+	{"Postgres is out of an instance's reach", unavailable | stale, false, func(ctx context.Context, s *script) error {
+		s.fleet[1].relay.sever(true)
+		s.hold(ctx, 8*time.Second, 0)
+		s.fleet[1].relay.sever(false)
+		return nil
+	}},
+	{"the listening connections are cut", stale, true, func(ctx context.Context, s *script) error {
+		for range 3 {
+			if err := s.postgres.exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%pg_listening_channels%'"); err != nil {
+				return err
+			}
+			s.hold(ctx, time.Second, time.Second)
+		}
+		return nil
+	}},
+	{"the notices get stuck on the way", stale, true, func(ctx context.Context, s *script) error {
+		for _, i := range s.fleet {
+			i.relay.hold()
+		}
+		s.hold(ctx, 10*time.Second, 4*time.Second)
+		for _, i := range s.fleet {
+			i.relay.release()
+		}
+		return nil
+	}},
+	{"Valkey is killed", unavailable, true, func(ctx context.Context, s *script) error {
+		s.valkey.process.kill()
+		s.hold(ctx, 5*time.Second, 2*time.Second)
+		return s.valkey.start(ctx)
+	}},
+	{"Valkey is frozen", unavailable, false, func(ctx context.Context, s *script) error {
+		s.valkey.process.signal(syscall.SIGSTOP, false)
+		s.hold(ctx, 5*time.Second, 2*time.Second)
+		s.valkey.process.signal(syscall.SIGCONT, false)
+		return nil
+	}},
+	{"an instance is killed", broken | unavailable, true, func(ctx context.Context, s *script) error {
+		took, err := s.fleet[0].crash(ctx, time.Second)
+		s.note("ready again after %s", took.Round(10*time.Millisecond))
+		return err
+	}},
+	{"each instance is rolled", 0, true, func(ctx context.Context, s *script) error {
+		for _, i := range s.fleet {
+			if err := i.roll(ctx); err != nil {
+				return err
+			}
+			s.hold(ctx, time.Second, 500*time.Millisecond)
+		}
+		return nil
+	}},
+	{"reloads, every other one of a bad file", 0, true, func(ctx context.Context, s *script) error {
+		return s.reloads(ctx)
+	}},
+	{"DELETE FROM users", 0, true, func(ctx context.Context, s *script) error {
+		conn, err := s.postgres.connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(ctx)
+		gone := append(s.crowd.users(), s.revoker.stop()...)
+		defer s.revoker.goOn()
+		if _, err := revoke(ctx, conn, gone, "DELETE FROM users"); err != nil {
+			return err
+		}
+		sleep(ctx, s.bounds.revocation(false)+2*time.Second) // clients go on with what they have
+		s.note("%d tokens in use were revoked", len(gone))
+		return s.crowd.renew(ctx)
+	}},
+	{"one proof many times at once", 0, true, func(ctx context.Context, s *script) error {
+		return s.stampede(ctx)
+	}},
+	{"a storm of connections", 0, true, func(ctx context.Context, s *script) error {
+		return s.storm(ctx)
+	}},
+	{"clocks 8 s apart", 0, false, func(ctx context.Context, s *script) error {
+		return s.clocks(ctx)
+	}},
+	{"the disk of an embedded store is full", 0, true, func(ctx context.Context, s *script) error {
+		return s.fullDisk(ctx)
+	}},
+}
+
+// dials notes how often the busiest instance has tried to reach Postgres.
+func (s *script) dials(from time.Time) {
+	most := 0
+	for _, i := range s.fleet {
+		most = max(most, i.relay.busiest(from, time.Now()))
+	}
+	s.note("at most %d dials a second", most)
+	if most > 10 {
+		s.note("DIALS ARE NOT BOUNDED")
+	}
+}
+
+// reloads has all instances reread their files, which are broken every other time.
+func (s *script) reloads(ctx context.Context) error {
+	rounds := 4
+	if s.long {
+		rounds = 20
+	}
+	for n := range rounds {
+		for _, i := range s.fleet {
+			good := s.config(i, true)
+			text := good
+			if n%2 == 0 {
+				text = strings.Replace(good, "scopes: [admin]", "public: yes, scope: []", 1)
+			}
+			word := map[bool]string{true: `"msg":"config reloaded"`, false: "config not reloaded"}[text == good]
+			before := i.logged(word)
+			if err := i.configure(text); err != nil {
+				return err
+			}
+			i.process.signal(syscall.SIGHUP, false)
+			if err := await(ctx, "a line about the reload: "+word, func() bool { return i.logged(word) > before }); err != nil {
+				return err
+			}
+		}
+	}
+	s.note("%d reloads of each instance", rounds)
+	return nil
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"sync"
+	"time"
+)
+
+// allowance is what honest clients may meet while a fault is declared. Nothing allows that a crime succeeds.
+type allowance int
+
+const (
+	unavailable allowance = 1 << iota // 502, 503 and 504
+	broken                            // a connection that ends without an answer
+	stale                             // a revocation that is seen within cache.ttl only, since no notice of it arrives
+)
+
+// windows are the declared times of faults. They may be used concurrently.
+type windows struct {
+	mu  sync.Mutex
+	all []*window
+}
+
+// window is one: from the beginning of a fault until it has been mended and a while has passed, within which everything
+// has to be well again.
+type window struct {
+	allows   allowance
+	from, to time.Time // zero: still open
+}
+
+func (w *windows) open(allows allowance) *window {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	opened := &window{allows: allows, from: time.Now()}
+	w.all = append(w.all, opened)
+	return opened
+}
+
+func (w *windows) close(opened *window, at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	opened.to = at
+}
+
+// allow says whether a window that allows something touches a time.
+func (w *windows) allow(what allowance, from, to time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, one := range w.all {
+		if one.allows&what != 0 && !to.Before(one.from) && (one.to.IsZero() || !from.After(one.to)) {
+			return true
+		}
+	}
+	return false
+}
+
+// bounds are the promises that reconciliation holds the fleet to.
+type bounds struct {
+	ttl      time.Duration // cache.ttl
+	notice   time.Duration // from a commit until every instance refuses, while notices work
+	recovery time.Duration // from the mending of a fault until nothing is felt of it
+}
+
+// revocation is how long after its commit a revocation may go unseen.
+func (b bounds) revocation(stale bool) time.Duration {
+	if stale {
+		return max(b.ttl+time.Second, b.notice)
+	}
+	return b.notice
+}
