@@ -178,7 +178,7 @@ func (b *bench) work(ctx context.Context) {
 		all.Go(func() { b.crowd.work(ctx, n) })
 	}
 	for _, t := range b.thieves {
-		all.Go(func() { t.work(ctx, b.crowd.think) })
+		all.Go(func() { t.work(ctx) })
 	}
 	all.Go(func() { b.revoker.work(ctx) })
 	all.Go(func() { b.crowd.refill(ctx) })

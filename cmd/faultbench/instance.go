@@ -23,6 +23,7 @@ type instance struct {
 	address, admin string
 	relay          *relay
 	process        *process
+	starts         windows   // from a start until it said that it was ready: only those who do not ask call it then
 	idle           footprint // of the first run, before anybody called
 	highest        int64     // bytes of memory that any run of it has taken at the most
 }
@@ -30,12 +31,14 @@ type instance struct {
 // start returns once the instance says that it is ready, and how long that took.
 func (i *instance) start(ctx context.Context) (took time.Duration, err error) {
 	began := time.Now()
+	i.starts.open(unavailable)
 	serve := exec.Command(i.binary, "serve", "-c", i.config)
 	serve.Env = i.environment
 	if i.process, err = launch(i.folder, i.name, serve); err != nil {
 		return 0, err
 	}
 	err = i.process.await(ctx, "the instance is ready", i.ready)
+	i.starts.close()
 	return time.Since(began), err
 }
 

@@ -108,6 +108,35 @@ func (l *ledger) send(w *wire, r *request, s sending) answer {
 	return a
 }
 
+// before is the first number of a proof that may have been sent since a time, or may yet be.
+func (l *ledger) before(since time.Time) uint64 {
+	first := l.ids.Load() + 1
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.requests {
+		if !r.start.Before(since) {
+			first = min(first, r.proof)
+		}
+	}
+	return first
+}
+
+// take takes out the requests whose proofs have a number below that: copies of a proof stay together.
+func (l *ledger) take(below uint64) (taken []*request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var rest []*request
+	for _, r := range l.requests {
+		if r.proof < below {
+			taken = append(taken, r)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	l.requests = rest
+	return taken
+}
+
 // reasonOf is what an answer says about a refusal.
 func reasonOf(a answer) string {
 	var said struct {

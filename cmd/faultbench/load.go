@@ -14,7 +14,7 @@ import (
 // token that no gateway has seen yet.
 type crowd struct {
 	bench *bench
-	think time.Duration // on average, between two requests of a client
+	think atomic.Int64  // nanoseconds, on average, between two requests of a client
 	skew  time.Duration // clocks of clients are off by up to that
 
 	mu    sync.Mutex
@@ -24,7 +24,8 @@ type crowd struct {
 
 // newCrowd issues all tokens that the clients will need: while the database is away none can be.
 func newCrowd(ctx context.Context, b *bench, clients, fresh int, think time.Duration) (*crowd, error) {
-	c := &crowd{bench: b, think: think, skew: 4 * time.Second, hot: make([]atomic.Pointer[token], clients)}
+	c := &crowd{bench: b, skew: 4 * time.Second, hot: make([]atomic.Pointer[token], clients)}
+	c.think.Store(int64(think))
 	if err := c.renew(ctx); err != nil {
 		return nil, err
 	}
@@ -100,7 +101,7 @@ func (c *crowd) work(ctx context.Context, n int) {
 	skew := time.Duration(random.Int64N(int64(2*c.skew)+1)) - c.skew
 	at, w := b.door(n)
 	defer func() { w.close() }()
-	for sleep(ctx, time.Duration(random.ExpFloat64()*float64(c.think))) {
+	for sleep(ctx, time.Duration(random.ExpFloat64()*float64(c.think.Load()))) {
 		what, t := "hot", c.hot[n].Load()
 		if random.IntN(6) == 0 {
 			if unused := c.unused(); unused != nil {

@@ -84,7 +84,10 @@ func (o options) run(ctx context.Context, stdout, stderr io.Writer) error {
 	bounds := bounds{ttl: 4 * time.Second, notice: time.Second, recovery: 2 * time.Second}
 	if o.short { // as a test among others, on a machine that is busy: what is late is no fault there
 		size.clients, size.think, size.fresh = 24, 150*time.Millisecond, 2000
-		bounds.notice = bounds.ttl + time.Second
+		bounds.ttl, bounds.notice = 2*time.Second, 3*time.Second
+	}
+	if o.soak > 0 {
+		size.clients, size.access = 64, false
 	}
 	b, err := newBench(ctx, p, o.gateway, bounds, size, stderr)
 	if err != nil {

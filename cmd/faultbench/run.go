@@ -33,14 +33,14 @@ func (s *script) strike(ctx context.Context, f fault) error {
 	r := &row{fault: f, from: time.Now()}
 	s.rows = append(s.rows, r)
 	s.tell("%s", f.name)
-	w := s.windows.open(f.allows)
+	s.windows.open(f.allows)
 	err := f.strike(ctx, s)
 	r.mended = time.Now()
 	r.lasted = r.mended.Sub(r.from)
 	if err == nil && f.allows != 0 {
 		err = s.recover(ctx)
 	}
-	s.windows.close(w, time.Now())
+	s.windows.close()
 	s.hold(ctx, 2*time.Second, time.Second)
 	return errors.Join(err, ctx.Err())
 }

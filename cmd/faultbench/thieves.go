@@ -38,8 +38,8 @@ func newThief(ctx context.Context, b *bench) (*thief, error) {
 }
 
 // work is the life of a thief: of its crimes, every third is a replay, alone or to all instances at once.
-func (t *thief) work(ctx context.Context, think time.Duration) {
-	for sleep(ctx, time.Duration(rand.ExpFloat64()*float64(think))) {
+func (t *thief) work(ctx context.Context) {
+	for sleep(ctx, time.Duration(rand.ExpFloat64()*float64(t.bench.crowd.think.Load()))) {
 		switch rand.IntN(6) {
 		case 0:
 			t.replay()

@@ -92,3 +92,12 @@ func (u *upstream) saw(id uint64) sighting {
 	}
 	return sighting{}
 }
+
+// forget makes room.
+func (u *upstream) forget(requests []*request) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, r := range requests {
+		delete(u.seen, r.id)
+	}
+}

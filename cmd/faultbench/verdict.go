@@ -211,7 +211,7 @@ func (j *judge) excused(r *request) bool {
 	case r.status == 0:
 		return j.windows.allow(broken, r.start, r.end)
 	case r.status >= 502 && r.status <= 504:
-		return j.near(r)
+		return j.near(r) || r.instance != nil && r.instance.starts.allow(unavailable, r.start, r.end)
 	default:
 		return false
 	}

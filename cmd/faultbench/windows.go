@@ -27,6 +27,7 @@ type window struct {
 	from, to time.Time // zero: still open
 }
 
+// open begins a window. There is one at a time.
 func (w *windows) open(allows allowance) *window {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -35,10 +36,11 @@ func (w *windows) open(allows allowance) *window {
 	return opened
 }
 
-func (w *windows) close(opened *window, at time.Time) {
+// close ends the window that is open.
+func (w *windows) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	opened.to = at
+	w.all[len(w.all)-1].to = time.Now()
 }
 
 // allow says whether a window that allows something touches a time.
