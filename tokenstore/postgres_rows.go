@@ -1,6 +1,7 @@
 package tokenstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 const (
 	foreignKeyViolation = "23503"
 	uniqueViolation     = "23505"
+	dataException       = "22" // the class
 )
 
 // columns are all of the table's but digest. The casts take in tables whose text columns are varchar and whose
@@ -25,10 +27,11 @@ const (
 const columns = `jti, client_id, user_id, token_type::text, dpop_jkt::text, scopes::text[], audience::text[], ` +
 	`metadata::text, created_at, updated_at, expires_at`
 
-// lookupSQL asks for two rows, so that a digest that is not unique is noticed. The cast keeps a digest column of
-// another type from being compared as text, which would make every token unknown rather than the store broken.
+// lookupSQL asks for one row more than there can be of digests, so that it shows when there are more. The cast keeps a
+// digest column of another type from being compared as text, which would make every token unknown rather than the store
+// broken.
 func lookupSQL(t tableName) string {
-	return `SELECT ` + columns + ` FROM ` + t.quoted() + ` WHERE digest = $1::bytea LIMIT 2`
+	return fmt.Sprintf(`SELECT digest, %s FROM %s WHERE digest = ANY ($1::bytea[]) LIMIT %d`, columns, t.quoted(), MaxBatch+1)
 }
 
 // row is a record as Postgres has it, before what cannot be trusted is read as granting less.
@@ -90,29 +93,85 @@ func instant(t pgtype.Timestamptz) time.Time {
 
 // Lookup implements Store.
 func (p *Postgres) Lookup(ctx context.Context, d Digest) (*Record, error) {
-	var found *Record
-	err := p.reads().Read(ctx, "looking up token", func(ctx context.Context, c *pgxpool.Conn) error {
-		rows, err := c.Query(ctx, p.lookup, d[:])
-		if err != nil {
-			return err
+	a := p.LookupAll(ctx, []Digest{d})[0]
+	return a.Record, a.Err
+}
+
+// LookupAll is Lookup for several digests: the answers in their order, each as Lookup would have given it, from one query
+// for MaxBatch of them. Where a row cannot be read, or a digest has so many that others are cut off, each half is asked
+// for by itself, so that one token is never in the way of another.
+func (p *Postgres) LookupAll(ctx context.Context, ds []Digest) []Answer {
+	var found []*Record
+	var err error
+	if len(ds) <= MaxBatch {
+		found, err = p.find(ctx, ds)
+		if len(found) <= MaxBatch && !isOfARow(err) || len(ds) == 1 {
+			return p.answers(ds, found, err)
 		}
-		var one row
-		_, err = pgx.ForEachRow(rows, one.targets(), func() error {
-			if found != nil {
-				return fmt.Errorf("table %s has several rows with one digest", p.table.quoted())
-			}
-			found = one.record(d)
-			return nil
-		})
-		if err == nil && found == nil {
-			return ErrNotFound
-		}
+	}
+	half := len(ds) / 2
+	return append(p.LookupAll(ctx, ds[:half]), p.LookupAll(ctx, ds[half:])...)
+}
+
+// find is one query. It may be cut off after MaxBatch+1 rows.
+func (p *Postgres) find(ctx context.Context, ds []Digest) (found []*Record, err error) {
+	digests := make([][]byte, len(ds))
+	for i := range ds {
+		digests[i] = ds[i][:]
+	}
+	err = p.reads().Read(ctx, "looking up token", func(ctx context.Context, c *pgxpool.Conn) error {
+		found, err = p.rows(ctx, c, p.lookup, digests)
 		return err
 	})
+	return found, err
+}
+
+// answers sorts what was found.
+func (p *Postgres) answers(ds []Digest, found []*Record, err error) []Answer {
+	of := make(map[Digest]Answer, len(found))
+	for _, r := range found {
+		if _, twice := of[r.Digest]; twice {
+			of[r.Digest] = Answer{Err: fmt.Errorf("looking up token: table %s has several rows with one digest: %w", p.table.quoted(), ErrCorrupt)}
+		} else {
+			of[r.Digest] = Answer{Record: r}
+		}
+	}
+	if isOfARow(err) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	answers := make([]Answer, len(ds))
+	for i, d := range ds {
+		if a, ok := of[d]; ok {
+			answers[i] = a
+		} else {
+			answers[i].Err = cmp.Or(err, ErrNotFound)
+		}
+	}
+	return answers
+}
+
+// isOfARow says whether err may come from the content of a single row: a value that does not fit its cast.
+func isOfARow(err error) bool {
+	answer, ok := serverError(err)
+	return ok && strings.HasPrefix(answer.Code, dataException)
+}
+
+// rows are the records of a query whose first column is the digest. Rows whose digest is not one (another length) are
+// passed over: no token leads to them.
+func (p *Postgres) rows(ctx context.Context, c *pgxpool.Conn, query string, args ...any) (list []*Record, err error) {
+	rows, err := c.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
-	return found, nil
+	var digest []byte
+	var one row
+	_, err = pgx.ForEachRow(rows, append([]any{&digest}, one.targets()...), func() error {
+		if len(digest) == len(Digest{}) {
+			list = append(list, one.record(Digest(digest)))
+		}
+		return nil
+	})
+	return list, err
 }
 
 // Ping implements Store.
@@ -208,7 +267,7 @@ func pgWhere(s Selector) (string, []any) {
 	)
 }
 
-// List implements Store. Rows whose digest is not one (another length) are passed over: no token leads to them.
+// List implements Store.
 func (p *Postgres) List(ctx context.Context, s Selector, after Digest, limit int) ([]*Record, error) {
 	condition, args := pgWhere(s)
 	condition += fmt.Sprintf(" AND octet_length(digest) = %d", len(after))
@@ -219,16 +278,8 @@ func (p *Postgres) List(ctx context.Context, s Selector, after Digest, limit int
 	query := fmt.Sprintf(`SELECT digest, %s FROM %s WHERE %s ORDER BY digest LIMIT %d`, columns, p.table.quoted(), condition, max(limit, 0))
 	var list []*Record
 	err := p.pool.Once(ctx, "listing tokens", func(ctx context.Context, c *pgxpool.Conn) error {
-		rows, err := c.Query(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		var digest []byte
-		var one row
-		_, err = pgx.ForEachRow(rows, append([]any{&digest}, one.targets()...), func() error {
-			list = append(list, one.record(Digest(digest)))
-			return nil
-		})
+		var err error
+		list, err = p.rows(ctx, c, query, args...)
 		return err
 	})
 	return list, err

@@ -10,12 +10,17 @@ import (
 	"github.com/google/uuid"
 )
 
+// MaxBatch is how many digests one query of a LookupAll is about.
+const MaxBatch = 256
+
 // DefaultTimeout bounds a Lookup or a Ping when the options do not say.
 const DefaultTimeout = 500 * time.Millisecond
 
 var (
 	// ErrNotFound says that no row has that digest.
 	ErrNotFound = errors.New("token not found")
+	// ErrCorrupt says that what the store holds for that digest is no record: several rows, or one that cannot be read.
+	ErrCorrupt = errors.New("the rows of this token cannot be read as one record")
 	// ErrDuplicate says that a record cannot be added because its digest is there already.
 	ErrDuplicate = errors.New("a token with this digest is there already")
 	// ErrEmptySelector says that a Selector without any field was given where it would mean every record.
@@ -66,6 +71,12 @@ type Store interface {
 	Check(ctx context.Context) ([]Difference, error)
 	// Close lets go of all connections, and waits for those in use.
 	Close() error
+}
+
+// Answer is what a store says of one digest: what Lookup returns.
+type Answer struct {
+	Record *Record // nil with an Err
+	Err    error
 }
 
 // Selector picks records: those that match all the fields set.
