@@ -55,20 +55,32 @@ func (c *Tokens) until(r *tokenstore.Record, started time.Time) time.Time {
 	return until
 }
 
-// remember keeps e, and returns when recall can find it, or never will.
-func (c *Tokens) remember(e *entry) {
-	left := e.until.Sub(c.now())
-	if left <= 0 {
-		return
+// past is the entry of the record that the store had for d the last time, however long ago. It need not be good.
+func (c *Tokens) past(d tokenstore.Digest) *entry {
+	if e, ok := c.records.Get(maphash.Bytes(c.seed, d[:])); ok && e.digest.Equal(d) {
+		return e
 	}
-	hash := maphash.Bytes(c.seed, e.digest[:])
-	if e.record == nil {
-		c.unknown[hash%unknowns].Store(e)
-		return
-	}
-	// The time that ristretto is given is only for tidying up. To it, 0 would be for ever.
-	if !c.records.SetWithTTL(hash, e, e.weight(), left) {
-		c.drops.Add(1)
+	return nil
+}
+
+// remember keeps the answers of a batch, and returns when recall can find them, or never will.
+func (c *Tokens) remember(batch []*flight) {
+	now := c.now()
+	for _, f := range batch {
+		e := f.entry
+		if e == nil || !now.Before(e.until) {
+			continue
+		}
+		hash := maphash.Bytes(c.seed, e.digest[:])
+		if e.record == nil {
+			c.unknown[hash%unknowns].Store(e)
+			continue
+		}
+		// The time that ristretto is given is only for tidying up. It is longer than until: an old record may have to
+		// stand in for the store, and it shows that its token is not a made-up one.
+		if !c.records.SetWithTTL(hash, e, e.weight(), e.until.Sub(now)+max(c.stale, c.ttl)) {
+			c.drops.Add(1)
+		}
 	}
 	c.records.Wait()
 }

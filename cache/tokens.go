@@ -31,7 +31,13 @@ type TokensOptions struct {
 	TTL time.Duration
 	// NegativeTTL is the same for unknown tokens, and for tokens that had expired when they were looked up. 0: never.
 	NegativeTTL time.Duration
-	// Timeout is the bound of one lookup in the store. It must be positive.
+	// StaleOnError is how long past the TTL a record still serves while the store does not answer, or not in time. It
+	// is an operator's choice to be open for longer rather than closed: what was revoked since is let through for so
+	// long, unless a Forget has told of it. A record never serves past its ExpiresAt; nor once the store has said
+	// anything else of its token, be it only that there is none; nor after a ForgetAll, which is how a listener for
+	// revocations begins, having perhaps missed some. 0: never.
+	StaleOnError time.Duration
+	// Timeout is the bound of one lookup, waiting for its query included. It must be positive.
 	Timeout time.Duration
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -47,8 +53,8 @@ const (
 	// unknowns is how many unknown tokens are remembered. It need only cover clients that repeat themselves: no
 	// memory holds the tokens of someone who makes them up.
 	unknowns = 1 << 12
-	// fixedSize is what is used before the first record: groups, unknowns, and ristretto's queue of 32,768 writes.
-	fixedSize = groups*4 + unknowns*(8+entrySize) + 32768*8
+	// fixedSize is what is used before the first record: groups, unknowns, the queues, and ristretto's of 32,768 writes.
+	fixedSize = groups*4 + unknowns*(8+entrySize) + 2*maxWaiting*8 + 32768*8
 	// maxTries is how often a lookup starts over because a Forget came in between.
 	maxTries = 3
 )
@@ -67,8 +73,10 @@ var errClosed = errors.New("the token cache is closed")
 // Forget would have to find and delete.
 type Tokens struct {
 	store       Lookuper
+	batch       int // how many digests the store takes in one query
 	ttl         time.Duration
 	negativeTTL time.Duration
+	stale       time.Duration
 	timeout     time.Duration
 	now         func() time.Time
 
@@ -77,14 +85,18 @@ type Tokens struct {
 	seed       maphash.Seed                     // secret, so that nobody can choose tokens that collide
 	records    *ristretto.Cache[uint64, *entry] // nil, which ristretto takes for an empty cache, when ttl is 0
 	unknown    [unknowns]atomic.Pointer[entry]  // apart, so that unknown tokens cannot push out known ones
-	flights    map[tokenstore.Digest]*flight    // guarded by mu
-	closed     bool                             // guarded by mu
-	mu         sync.Mutex                       // taken on misses only
-	running    sync.WaitGroup                   // one for each goroutine that flies
-	base       context.Context                  // of all flights; ends with Close
-	stop       context.CancelFunc               // ends base
+	silent     atomic.Bool                      // the store did not answer the last time
+	mu         sync.Mutex                       // taken on misses only; guards the next five
+	flights    map[tokenstore.Digest]*flight    // those that can be joined, and some more
+	known      queue                            // flights that were not sent yet
+	others     queue                            // too
+	workers    int                              // who send them; at least one while any waits
+	closed     bool
+	running    sync.WaitGroup     // one for each worker
+	base       context.Context    // of all flights; ends with Close
+	stop       context.CancelFunc // ends base
 
-	hits, negativeHits, misses, queries, evictions, drops atomic.Uint64
+	hits, negativeHits, staleHits, misses, queries, refused, evictions, drops atomic.Uint64
 }
 
 // NewTokens is an empty Tokens in front of store. It runs goroutines until it is closed.
@@ -94,6 +106,8 @@ func NewTokens(store Lookuper, o TokensOptions) (*Tokens, error) {
 		return nil, fmt.Errorf("token cache: TTL is %v, want 0 or more", o.TTL)
 	case o.NegativeTTL < 0:
 		return nil, fmt.Errorf("token cache: negative TTL is %v, want 0 or more", o.NegativeTTL)
+	case o.StaleOnError < 0:
+		return nil, fmt.Errorf("token cache: stale on error is %v, want 0 or more", o.StaleOnError)
 	case o.Timeout <= 0:
 		return nil, fmt.Errorf("token cache: timeout is %v, want more than 0", o.Timeout)
 	case o.TTL > 0 && o.MaxSize < MinTokensSize:
@@ -101,8 +115,10 @@ func NewTokens(store Lookuper, o TokensOptions) (*Tokens, error) {
 	}
 	c := &Tokens{
 		store:       store,
+		batch:       1,
 		ttl:         o.TTL,
 		negativeTTL: min(o.NegativeTTL, o.TTL),
+		stale:       o.StaleOnError,
 		timeout:     o.Timeout,
 		now:         o.Now,
 		seed:        maphash.MakeSeed(),
@@ -110,6 +126,9 @@ func NewTokens(store Lookuper, o TokensOptions) (*Tokens, error) {
 	}
 	if c.now == nil {
 		c.now = time.Now
+	}
+	if _, ok := store.(Batcher); ok {
+		c.batch = tokenstore.MaxBatch
 	}
 	if c.ttl > 0 {
 		var err error
@@ -150,15 +169,30 @@ func (c *Tokens) Lookup(ctx context.Context, d tokenstore.Digest) (*tokenstore.R
 		return e.answer()
 	}
 	c.misses.Add(1)
+	late := time.NewTimer(c.timeout)
+	defer late.Stop()
 	for range maxTries {
 		f := c.join(d)
+		if c.silent.Load() {
+			if r := c.standIn(d); r != nil { // the flight goes on, to find out when the store answers again
+				return r, nil
+			}
+		}
+		err := errLate
 		select {
 		case <-f.done:
+			err = f.err
+		case <-late.C:
+			c.leave(f)
 		case <-ctx.Done():
+			c.leave(f)
 			return nil, fmt.Errorf("waiting for the token's record: %w", ctx.Err())
 		}
-		if f.err != nil {
-			return nil, f.err
+		if err != nil {
+			if r := c.standIn(d); r != nil && !errors.Is(err, tokenstore.ErrCorrupt) {
+				return r, nil
+			}
+			return nil, err
 		}
 		// A Forget may have come meanwhile. The caller asked before it, but is not given what it outdated either.
 		if f.entry.generation == c.generation(d) {
@@ -166,6 +200,16 @@ func (c *Tokens) Lookup(ctx context.Context, d tokenstore.Digest) (*tokenstore.R
 		}
 	}
 	return nil, errChanged
+}
+
+// standIn is what serves for d while the store does not answer; nil: nothing may.
+func (c *Tokens) standIn(d tokenstore.Digest) *tokenstore.Record {
+	e, now := c.past(d), c.now()
+	if e == nil || e.generation != c.generation(d) || e.record.Expired(now) || !now.Before(e.until.Add(c.stale)) {
+		return nil
+	}
+	c.staleHits.Add(1)
+	return e.record
 }
 
 // Forget makes sure that no Lookup returns what the store held for d before this call: none that begins after Forget has
@@ -189,8 +233,10 @@ func (c *Tokens) Close() {
 type TokensStats struct {
 	Hits         uint64 // lookups answered with a remembered record
 	NegativeHits uint64 // lookups answered with a remembered ErrNotFound
-	Misses       uint64 // all other lookups
-	Queries      uint64 // lookups in the store; less than Misses when several waited for one
+	StaleHits    uint64 // lookups answered past the TTL, since the store did not
+	Misses       uint64 // lookups, StaleHits among them, that were answered with nothing remembered
+	Queries      uint64 // queries to the store; less than Misses when several waited for one
+	Refused      uint64 // lookups given up because too many newer ones came
 	Evictions    uint64 // records pushed out before their time, for room
 	Drops        uint64 // records that ristretto did not take in
 	Size         int64  // bytes of the remembered records; those that expired or were forgotten count for a while yet
@@ -202,8 +248,10 @@ func (c *Tokens) Stats() TokensStats {
 	return TokensStats{
 		Hits:         c.hits.Load(),
 		NegativeHits: c.negativeHits.Load(),
+		StaleHits:    c.staleHits.Load(),
 		Misses:       c.misses.Load(),
 		Queries:      c.queries.Load(),
+		Refused:      c.refused.Load(),
 		Evictions:    c.evictions.Load(),
 		Drops:        c.drops.Load(),
 		Size:         c.records.MaxCost() - c.records.RemainingCost(),

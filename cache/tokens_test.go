@@ -387,7 +387,7 @@ func TestTokensTidiesUpByItself(t *testing.T) {
 		lookup(t, c, 1)
 		synctest.Wait()
 		assert.Positive(t, c.Stats().Size)
-		time.Sleep(time.Minute + 15*time.Second) // of the bubble's time
+		time.Sleep(2*time.Minute + 15*time.Second) // of the bubble's time: the TTL, and as long for knowing it
 		synctest.Wait()
 		assert.Zero(t, c.Stats().Size)
 		assert.Zero(t, c.Stats().Evictions)
