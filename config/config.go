@@ -128,7 +128,9 @@ type Cache struct {
 	TTL Duration `yaml:"ttl" default:"30s"`
 	// How long an unknown token is remembered as unknown. 0: not at all.
 	NegativeTTL Duration `yaml:"negative_ttl" default:"2s"`
-	// With the store down, how long past ttl a cached token still serves. 0: never.
+	// With the store down or too slow, how long past ttl a cached token still serves: never past its expiry, and never once
+	// the store or a notice has said anything else of it. While nobody listens, as when the database is gone, a revocation
+	// can so go unseen for ttl and this together. 0: never.
 	StaleOnError Duration `yaml:"stale_on_error" default:"0s"`
 }
 

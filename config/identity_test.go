@@ -45,7 +45,7 @@ func TestHeadersOfAFamilyAreRemovedThoughNeverSet(t *testing.T) {
 
 func TestWarningsNameWhatDeservesASecondLook(t *testing.T) {
 	c := parse(t, base+"store: {postgres: \"${DATABASE_URL}\"}\n"+
-		"listen: {admin: \":9180\"}\nidentity: {authorization: keep}\n"+
+		"listen: {admin: \":9180\"}\ncache: {stale_on_error: 10s}\nidentity: {authorization: keep}\n"+
 		"upstreams: {orders: {targets: [http://10.0.0.5]}}\n"+route+
 		"    token_types: [DPoP, Bearer]\n  - match: /public/\n    upstream: http://127.0.0.1:9000\n    public: true\n")
 	assert.Equal(t, []string{
@@ -53,6 +53,7 @@ func TestWarningsNameWhatDeservesASecondLook(t *testing.T) {
 		"routes[1] (/public/) is public: no token is asked for",
 		"upstreams.orders is used by no route",
 		"dpop.replay is memory, which is exact on one instance; several need postgres or redis, or nonce: required",
+		"cache.stale_on_error is 10s: with the store down, a token that was revoked is let through for up to 40s",
 		"identity.authorization is keep: upstreams see the token",
 		"listen.admin is not a loopback address: other machines can read the status page and metrics",
 	}, c.Warnings())

@@ -350,6 +350,9 @@ func (f *file) checkDurations(c *Config) {
 	} {
 		f.checkDuration(d.key, d.value, d.least, d.top)
 	}
+	if c.Cache.StaleOnError > 0 && c.Cache.TTL == 0 {
+		f.reject("cache.stale_on_error", "leave it out, or give cache.ttl a duration", "with cache.ttl 0 there is no cached token to serve")
+	}
 }
 
 func (f *file) checkDuration(key string, d, least, top Duration) {

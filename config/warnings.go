@@ -34,6 +34,9 @@ func (c *Config) Warnings() []string {
 	if c.DPoP.Replay == "memory" && c.Store.Postgres != "" {
 		warn("dpop.replay is memory, which is exact on one instance; several need postgres or redis, or nonce: required")
 	}
+	if stale := c.Cache.StaleOnError; stale > 0 {
+		warn("cache.stale_on_error is %s: with the store down, a token that was revoked is let through for up to %s", stale, stale+c.Cache.TTL)
+	}
 	if sendsPasswordInClear(string(c.DPoP.Replay)) {
 		warn("dpop.replay sends its password to another machine without TLS: rediss:// and valkeys:// have it")
 	}

@@ -108,10 +108,12 @@ func (m *metrics) watchTokens(tokens *cache.Tokens) {
 	m.registry.MustRegister(
 		counterOf("dpopgate_token_cache_hits_total", stat(func(s cache.TokensStats) float64 { return float64(s.Hits) })),
 		counterOf("dpopgate_token_cache_negative_hits_total", stat(func(s cache.TokensStats) float64 { return float64(s.NegativeHits) })),
+		counterOf("dpopgate_token_cache_stale_hits_total", stat(func(s cache.TokensStats) float64 { return float64(s.StaleHits) })),
 		counterOf("dpopgate_token_cache_misses_total", stat(func(s cache.TokensStats) float64 { return float64(s.Misses) })),
 		counterOf("dpopgate_token_cache_evictions_total", stat(func(s cache.TokensStats) float64 { return float64(s.Evictions) })),
 		counterOf("dpopgate_token_cache_drops_total", stat(func(s cache.TokensStats) float64 { return float64(s.Drops) })),
 		counterOf("dpopgate_token_store_queries_total", stat(func(s cache.TokensStats) float64 { return float64(s.Queries) })),
+		counterOf("dpopgate_token_store_refused_total", stat(func(s cache.TokensStats) float64 { return float64(s.Refused) })),
 		gaugeOf("dpopgate_token_cache_bytes", stat(func(s cache.TokensStats) float64 { return float64(s.Size) })),
 		gaugeOf("dpopgate_token_cache_max_bytes", stat(func(s cache.TokensStats) float64 { return float64(s.MaxSize) })),
 	)

@@ -18,17 +18,26 @@ type timedStore struct {
 	found, unknown, failed prometheus.Observer
 }
 
-// timeStore times the lookups of the token store.
-func (m *metrics) timeStore(store cache.Lookuper) *timedStore {
+// timeStore times the lookups of the token store. Those of one query took all the same time.
+func (m *metrics) timeStore(store cache.Lookuper) cache.Lookuper {
 	h := newHistogram("dpopgate_token_store_lookup_seconds", fastBuckets)
 	m.registry.MustRegister(h)
-	return &timedStore{store, h.WithLabelValues("found"), h.WithLabelValues("unknown"), h.WithLabelValues("failed")}
+	timed := &timedStore{store, h.WithLabelValues("found"), h.WithLabelValues("unknown"), h.WithLabelValues("failed")}
+	if batcher, ok := store.(cache.Batcher); ok {
+		return &timedBatcher{timed, batcher}
+	}
+	return timed
 }
 
 // Lookup implements cache.Lookuper.
 func (t *timedStore) Lookup(ctx context.Context, d tokenstore.Digest) (*tokenstore.Record, error) {
 	began := time.Now()
 	rec, err := t.store.Lookup(ctx, d)
+	t.observe(began, err)
+	return rec, err
+}
+
+func (t *timedStore) observe(began time.Time, err error) {
 	result := t.failed
 	switch {
 	case err == nil:
@@ -37,7 +46,22 @@ func (t *timedStore) Lookup(ctx context.Context, d tokenstore.Digest) (*tokensto
 		result = t.unknown
 	}
 	result.Observe(time.Since(began).Seconds())
-	return rec, err
+}
+
+// timedBatcher is a timedStore that can be asked for several records at once.
+type timedBatcher struct {
+	*timedStore
+	batcher cache.Batcher
+}
+
+// LookupAll implements cache.Batcher.
+func (t *timedBatcher) LookupAll(ctx context.Context, ds []tokenstore.Digest) []tokenstore.Answer {
+	began := time.Now()
+	answers := t.batcher.LookupAll(ctx, ds)
+	for _, a := range answers {
+		t.observe(began, a.Err)
+	}
+	return answers
 }
 
 // timedReplay is a replay store whose claims are timed.

@@ -102,10 +102,11 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	s.ready = newReadiness(c.Store.Timeout.Std())
 	s.ready.watch("store", s.store.Ping)
 	s.tokens, err = cache.NewTokens(s.metrics.timeStore(s.store), cache.TokensOptions{
-		MaxSize:     int64(c.Cache.MaxSize),
-		TTL:         c.Cache.TTL.Std(),
-		NegativeTTL: c.Cache.NegativeTTL.Std(),
-		Timeout:     c.Store.Timeout.Std(),
+		MaxSize:      int64(c.Cache.MaxSize),
+		TTL:          c.Cache.TTL.Std(),
+		NegativeTTL:  c.Cache.NegativeTTL.Std(),
+		StaleOnError: c.Cache.StaleOnError.Std(),
+		Timeout:      c.Store.Timeout.Std(),
 	})
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)
