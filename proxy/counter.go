@@ -18,7 +18,11 @@ type counter struct {
 	hints    http.Header // the header of its next one
 	informed int         // how many it has sent
 
-	cut atomic.Bool // the exchange was ended, and no deadline may be set any more that is not past
+	headOnly bool // the answer has no body, and header and end go out as one: gRPC reads a status from no other header
+
+	cut     atomic.Bool // the exchange was ended, and no deadline may be set any more but the last one
+	parting bool        // then a status is still to be written: the answer is one of gRPC
+	parted  bool        // that is so now
 }
 
 // maxInformed is how many 1xx answers of an upstream reach the client. There is no bound in the standard (RFC 9110
@@ -84,6 +88,9 @@ func (c *counter) Write(b []byte) (int, error) {
 
 // FlushError is for http.ResponseController.
 func (c *counter) FlushError() error {
+	if c.headOnly {
+		return nil
+	}
 	defer c.hurry()()
 	return http.NewResponseController(c.ResponseWriter).Flush()
 }
@@ -97,7 +104,7 @@ func (c *counter) hurry() (done func()) {
 	at := http.NewResponseController(c.ResponseWriter)
 	at.SetWriteDeadline(time.Now().Add(readerPatience))
 	if c.cut.Load() { // looked at after setting the deadline, as end sets it after this
-		at.SetWriteDeadline(time.Unix(1, 0))
+		at.SetWriteDeadline(c.lastMoment())
 	}
 	return func() {
 		if !c.cut.Load() {
@@ -107,6 +114,14 @@ func (c *counter) hurry() (done func()) {
 }
 
 func noHurry() {}
+
+// lastMoment is until when the answer of an exchange that was ended may still be written.
+func (c *counter) lastMoment() time.Time {
+	if c.parting {
+		return time.Now().Add(closeWithin)
+	}
+	return time.Unix(1, 0)
+}
 
 // Unwrap lets http.ResponseController flush and set deadlines.
 func (c *counter) Unwrap() http.ResponseWriter { return c.ResponseWriter }

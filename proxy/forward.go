@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/dpopgate/dpopgate/dpop"
@@ -41,6 +40,9 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request, s *streams) {
 	x.route.upstream.proxy.ServeHTTP(w, r)
 	if x.answered != nil && len(x.answered.Trailer) > 0 {
 		x.table.identity.cleanResponse(w.Header()) // of the trailer, which is sent now; the header is gone
+	}
+	if x.out.parted {
+		partingStatus(w.Header(), x.ended())
 	}
 }
 
@@ -126,16 +128,16 @@ func modifyResponse(res *http.Response) error {
 		return x.switchProtocols(res)
 	}
 	x.body.answers()
-	if !x.begins(res.Body, nil) {
+	x.out.headOnly = res.ContentLength == 0
+	body := res.Body
+	if x.event.Protocol == "HTTP/2.0" && isGRPC(res.Header) {
+		x.out.parting = true
+		res.Body = &call{body, x.out}
+	}
+	if !x.begins(body, nil) {
 		return errEnded
 	}
 	return nil
-}
-
-// isGRPC says whether a message is one of gRPC.
-func isGRPC(h http.Header) bool {
-	kind := h["Content-Type"]
-	return len(kind) == 1 && strings.HasPrefix(kind[0], "application/grpc")
 }
 
 // upstreamFailed answers when there is no answer from upstream.

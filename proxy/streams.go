@@ -143,15 +143,14 @@ func (x *exchange) end(reason dpop.Reason) {
 		go st.tunnel.stop(policyViolation, string(reason))
 		return
 	}
-	past := time.Unix(1, 0) // for whatever waits for the client
 	x.out.cut.Store(true)
 	at := http.NewResponseController(x.out)
-	at.SetReadDeadline(past)
+	at.SetReadDeadline(time.Unix(1, 0)) // for whatever waits for the client
 	if st.body == nil {
 		st.cancel()
 		return // to upstreamFailed, which can still answer
 	}
-	at.SetWriteDeadline(past)
+	at.SetWriteDeadline(x.out.lastMoment())
 	go st.body.Close()
 }
 

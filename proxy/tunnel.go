@@ -19,7 +19,7 @@ const (
 const (
 	tunnelBuffer  = 8 << 10                // of each direction
 	closePatience = time.Second            // for the other side to end when one has
-	closeWithin   = 250 * time.Millisecond // to write a Close frame
+	closeWithin   = 250 * time.Millisecond // to write a Close frame, or gRPC's status
 	writePatience = time.Minute            // for the client to take what is written to it
 )
 
