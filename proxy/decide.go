@@ -35,6 +35,7 @@ type exchange struct {
 	answered *http.Response
 	out      *counter
 	upgrade  bool // to a WebSocket, which is asked for and which the route has
+	grpc     bool // it is a call of gRPC
 	stream   stream
 	tunnels  *tunnels
 }

@@ -42,7 +42,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request, s *streams) {
 		x.table.identity.cleanResponse(w.Header()) // of the trailer, which is sent now; the header is gone
 	}
 	if x.out.parted {
-		partingStatus(w.Header(), x.ended())
+		part(w.Header(), x.ended())
 	}
 }
 
@@ -130,7 +130,7 @@ func modifyResponse(res *http.Response) error {
 	x.body.answers()
 	x.out.headOnly = res.ContentLength == 0
 	body := res.Body
-	if x.event.Protocol == "HTTP/2.0" && isGRPC(res.Header) {
+	if x.grpc && isGRPC(res.Header) {
 		x.out.parting = true
 		res.Body = &call{body, x.out}
 	}

@@ -96,7 +96,7 @@ func (g *Gateway) Close() {
 
 // ServeHTTP takes one request through the eight steps.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{table: g.table.Load(), o: &g.o, now: g.o.Now()}
+	x := &exchange{table: g.table.Load(), o: &g.o, now: g.o.Now(), grpc: r.ProtoMajor == 2 && isGRPC(r.Header)}
 	x.event = Event{
 		Time:      x.now,
 		RequestID: rand.Text(),

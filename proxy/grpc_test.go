@@ -118,3 +118,41 @@ func TestCallsOfGRPCPassWithTheirTrailers(t *testing.T) {
 	res = call("/v1/fails", bytes.NewReader(message("one")))
 	ends(res, "5")
 }
+
+func TestRefusalOfACallIsOneOfGRPC(t *testing.T) {
+	g, key := newStreaming(t)
+	s := g.secure()
+	for _, c := range []struct {
+		url, token string
+		status     int
+		code       string
+	}{
+		{"/v1/x", "T9", http.StatusUnauthorized, "16"},
+		{"/nowhere", "T1", http.StatusNotFound, "12"},
+		{"/v1//x", "T1", http.StatusBadRequest, "13"},
+	} {
+		for _, kind := range []string{"application/grpc", "application/grpc+proto", "application/grpc-web+proto", "application/json"} {
+			r := g.signed(key, dpop.Claims{Method: "POST", URL: apiURL + c.url, Token: c.token})
+			r.URL.Scheme, r.URL.Host = "https", s.Listener.Addr().String()
+			r.Header.Set("Content-Type", kind)
+			res, err := s.Client().Transport.RoundTrip(r)
+			require.NoError(t, err)
+			body, err := io.ReadAll(res.Body)
+			require.NoError(t, err)
+			assert.Equal(t, c.status, res.StatusCode)
+			assert.NotEmpty(t, res.Header.Get("X-Request-Id"))
+			assert.Equal(t, c.status == http.StatusUnauthorized, res.Header["Www-Authenticate"] != nil)
+			if kind == "application/json" || strings.Contains(kind, "web") {
+				assert.Equal(t, "application/json", res.Header.Get("Content-Type"))
+				assert.Empty(t, res.Header["Grpc-Status"])
+				assert.NotEmpty(t, body)
+				continue
+			}
+			assert.Equal(t, "application/grpc", res.Header.Get("Content-Type"))
+			assert.Equal(t, []string{c.code}, res.Header["Grpc-Status"])
+			assert.Len(t, res.Header["Grpc-Message"], 1)
+			assert.Empty(t, body)
+		}
+	}
+	assert.Zero(t, g.count(), "what the upstream saw")
+}

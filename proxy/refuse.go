@@ -102,17 +102,23 @@ func (x *exchange) answer(w http.ResponseWriter, f *refusal) {
 	x.event.Challenged = f.code == dpop.UseNonce
 	x.setNonce(h, f.status, f.code)
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Type", "application/json")
-	h.Set("X-Content-Type-Options", "nosniff")
 	name := string(f.code)
 	if name == "" {
 		name = string(f.reason)
 	}
+	description := dpop.Plain(f.description)
+	if x.grpc {
+		grpcRefusal(h, f.status, name, description)
+		w.WriteHeader(f.status)
+		return
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Content-Type-Options", "nosniff")
 	body, _ := json.Marshal(struct { // strings only: cannot fail
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 		RequestID   string `json:"request_id"`
-	}{name, dpop.Plain(f.description), x.event.RequestID})
+	}{name, description, x.event.RequestID})
 	w.WriteHeader(f.status)
 	if x.event.Method != http.MethodHead {
 		w.Write(append(body, '\n'))

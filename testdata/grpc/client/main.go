@@ -92,10 +92,12 @@ func connect() (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	p := &proofs{key: key, token: strings.TrimSpace(string(token))}
 	return grpc.NewClient("passthrough:///"+*address,
 		grpc.WithAuthority(*authority),
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: trusted})),
-		grpc.WithPerRPCCredentials(proofs{key, strings.TrimSpace(string(token))}))
+		grpc.WithPerRPCCredentials(p),
+		grpc.WithUnaryInterceptor(p.withNonce))
 }
 
 // hold opens a stream, sees that it carries messages both ways, and waits for its end.
