@@ -11,6 +11,8 @@ type Config struct {
 	PublicURLs []string `yaml:"public_urls"`
 	// Where the gateway listens.
 	Listen Listen `yaml:"listen"`
+	// Who may use listen.admin. Without this block it takes no credentials, and only a loopback address.
+	Admin Admin `yaml:"admin"`
 	// Certificates: exactly one of acme, certificate and internal. Without this block, cleartext on listen.http.
 	TLS *TLS `yaml:"tls"`
 	// Where the tokens are: exactly one of sqlite and postgres.
@@ -45,10 +47,27 @@ type Listen struct {
 	HTTPS string `yaml:"https" default:":443"`
 	// With tls: ACME HTTP-01 and a redirect to https. Without: the service itself.
 	HTTP string `yaml:"http" default:":80"`
-	// /healthz, /readyz, /metrics and the status page. Empty turns it off.
+	// /healthz, /readyz, /metrics, the status page at /, and what dpopgate report reads. Any but a loopback address needs
+	// admin.auth. Empty turns it off.
 	Admin string `yaml:"admin" default:"127.0.0.1:9180"`
 	// CIDRs of proxies whose X-Forwarded-* and Forwarded are believed; from all others they are dropped.
 	TrustedProxies []string `yaml:"trusted_proxies"`
+}
+
+// Admin says who may use listen.admin, and how.
+type Admin struct {
+	// Who is let in. Probes are never asked: /healthz, and /readyz without its details.
+	Auth AdminAuth `yaml:"auth"`
+	// The certificate that listen.admin serves, reread when it changes. None: cleartext.
+	TLS *Certificate `yaml:"tls"`
+}
+
+// AdminAuth is what lets somebody in. With both, either does.
+type AdminAuth struct {
+	// A secret of at least 16 bytes, sent as Authorization: Bearer; browsers ask for it as the password, for any name.
+	Bearer Secret `yaml:"bearer"`
+	// A PEM file with the CAs of client certificates that are let in. Needs admin.tls.
+	ClientCA string `yaml:"client_ca"`
 }
 
 // TLS says where certificates come from: exactly one of acme, certificate and internal.

@@ -32,6 +32,7 @@ func (f *file) validate(c *Config) {
 	}
 	f.checkPublicURLs(c)
 	f.checkListen(c)
+	f.checkAdmin(c)
 	f.checkTLS(c)
 	f.checkStore(&c.Store)
 	f.checkDPoP(c)

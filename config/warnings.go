@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 )
@@ -52,9 +51,6 @@ func (c *Config) Warnings() []string {
 				warn("tls.acme.domains leaves out %s, which so has no certificate and cannot be reached", host)
 			}
 		}
-	}
-	if host, _, err := net.SplitHostPort(c.Listen.Admin); err == nil && !isLoopback(host) {
-		warn("listen.admin is not a loopback address: other machines can read the status page and metrics")
 	}
 	return warnings
 }
