@@ -171,6 +171,7 @@ type RouteInfo struct {
 	Match    string `json:"match"`
 	Upstream string `json:"upstream"`
 	Access   string `json:"access"` // who may pass, in words
+	Mode     string `json:"mode"`   // enforce, report, or public: no token is asked for
 	Nonce    string `json:"nonce,omitempty"`
 }
 
@@ -179,9 +180,12 @@ func (g *Gateway) Routes() []RouteInfo {
 	t := g.table.Load()
 	infos := make([]RouteInfo, len(t.routes))
 	for i, rt := range t.routes {
-		infos[i] = RouteInfo{Match: rt.match, Upstream: rt.upstream.String(), Access: rt.access(), Nonce: string(rt.nonce)}
-		if rt.public {
-			infos[i].Nonce = ""
+		infos[i] = RouteInfo{Match: rt.match, Upstream: rt.upstream.String(), Access: rt.access(), Nonce: string(rt.nonce), Mode: "enforce"}
+		switch {
+		case rt.public:
+			infos[i].Nonce, infos[i].Mode = "", "public"
+		case rt.report:
+			infos[i].Mode = "report"
 		}
 	}
 	return infos

@@ -9,8 +9,19 @@ import (
 	"strings"
 )
 
-// adminHandler answers at listen.admin: whether the process lives, whether it should get requests, and its metrics.
-func adminHandler(ready *readiness, m *metrics, address string) http.Handler {
+// adminServer is what listens at listen.admin.
+func (s *server) adminServer() *http.Server {
+	mux := adminMux(s.ready, s.metrics)
+	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) {
+		answerJSON(w, http.StatusOK, newReport(s.tally, s.gateway.Routes(), r.URL.Query().Get("last") != "1h"))
+	})
+	admin := newHTTPServer(s.guard.protect(mux), s.config.Limits, s.log, adminKey)
+	admin.TLSConfig = s.guard.tlsConfig()
+	return admin
+}
+
+// adminMux answers whether the process lives, whether it should get requests, and with its metrics.
+func adminMux(ready *readiness, m *metrics) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.handler())
 	for _, path := range []string{"/healthz", "/livez", "/ping"} {
@@ -27,7 +38,7 @@ func adminHandler(ready *readiness, m *metrics, address string) http.Handler {
 		}
 		answerProbe(w, status, word)
 	})
-	return onlyNamed(mux, address)
+	return mux
 }
 
 func answerProbe(w http.ResponseWriter, status int, text string) {

@@ -52,7 +52,7 @@ func directoryOf(a config.ACME) string {
 
 // tryCertificateFiles loads the certificate, and says which hosts it is not for.
 func tryCertificateFiles(c *config.Config) error {
-	pair, _, err := loadCertificateFiles(*c.TLS.Certificate)
+	pair, _, err := loadCertificateFiles("tls.certificate", *c.TLS.Certificate)
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func TestAdminAnswersToItsNamesOnly(t *testing.T) {
 		req := httptest.NewRequest(http.MethodGet, "/readyz", nil)
 		req.Host = c.host
 		w := httptest.NewRecorder()
-		adminHandler(r, newMetrics(), c.address).ServeHTTP(w, req)
+		(&adminGuard{address: c.address}).protect(adminMux(r, newMetrics())).ServeHTTP(w, req)
 		assert.Equal(t, c.status, w.Code, "%s asked as %q", c.address, c.host)
 	}
 }
@@ -98,6 +98,6 @@ func TestAdminIsReadOnly(t *testing.T) {
 	r := newReadiness(time.Second)
 	r.watch("store", func(context.Context) error { return nil })
 	w := httptest.NewRecorder()
-	adminHandler(r, newMetrics(), ":1").ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/readyz", nil))
+	adminMux(r, newMetrics()).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/readyz", nil))
 	assert.Equal(t, http.StatusMethodNotAllowed, w.Code)
 }

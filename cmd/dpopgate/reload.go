@@ -60,6 +60,7 @@ func needRestart(running, c *config.Config) []string {
 		was, is any
 	}{
 		{"listen", running.Listen, c.Listen},
+		{"admin", running.Admin, c.Admin},
 		{"tls", tlsAtStart(running), tlsAtStart(c)},
 		{"store", running.Store, c.Store},
 		{"cache", running.Cache, c.Cache},

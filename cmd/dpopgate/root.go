@@ -74,6 +74,7 @@ func newRootCommand(e *env) *cobra.Command {
 		newServeCommand(e),
 		newMigrateCommand(e),
 		newTokenCommand(e),
+		newReportCommand(e),
 		newTrustCommand(e),
 		newSchemaCommand(e),
 		newHealthcheckCommand(e),

@@ -59,6 +59,8 @@ type server struct {
 	gateway *proxy.Gateway
 	ready   *readiness
 	metrics *metrics
+	tally   *tally
+	guard   *adminGuard
 	watch   *watch        // nil until the store is watched
 	certs   *certificates // nil: cleartext
 	started time.Time     // proofs older than this are not trusted while replay is nil
@@ -76,6 +78,10 @@ func newServer(ctx context.Context, path string, c *config.Config, e *env) (*ser
 		return nil, err
 	}
 	var err error
+	if s.guard, err = newAdminGuard(c, s.log); err != nil {
+		s.close()
+		return nil, err
+	}
 	if s.certs, err = newCertificates(ctx, c, s.log); err != nil {
 		s.close()
 		return nil, err
@@ -95,7 +101,7 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 		}
 	}()
 	c := s.config
-	s.metrics = newMetrics()
+	s.metrics, s.tally = newMetrics(), newTally(time.Now)
 	if s.store, err = openStore(ctx, c.Store, s.log); err != nil {
 		return err
 	}
@@ -116,7 +122,7 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 		Tokens:   s.tokens,
 		Digester: digesterOf(c.Store),
 		Log:      s.log,
-		Events:   func(e *proxy.Event) { s.metrics.observe(e); events(e) },
+		Events:   func(e *proxy.Event) { s.metrics.observe(e); s.tally.observe(e); events(e) },
 	}
 	if s.replay, err = openReplay(c, s.log); err != nil {
 		return fmt.Errorf("dpop.replay: %w", err)
@@ -146,6 +152,9 @@ func (s *server) close() {
 	}
 	if s.certs != nil {
 		s.certs.source.close()
+	}
+	if s.guard != nil {
+		s.guard.close()
 	}
 	if s.gateway != nil {
 		s.gateway.Close()
@@ -262,7 +271,7 @@ type served struct {
 func (s *server) servers() []served {
 	c := s.config
 	gateway := s.ready.closing(s.metrics.counting(s.gateway))
-	admin := served{adminKey, c.Listen.Admin, newHTTPServer(adminHandler(s.ready, s.metrics, c.Listen.Admin), c.Limits, s.log, adminKey)}
+	admin := served{adminKey, c.Listen.Admin, s.adminServer()}
 	if s.certs == nil {
 		return []served{{httpKey, c.Listen.HTTP, newHTTPServer(gateway, c.Limits, s.log, httpKey)}, admin}
 	}

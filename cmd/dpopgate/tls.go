@@ -53,7 +53,7 @@ func newCertificates(ctx context.Context, c *config.Config, log *slog.Logger) (*
 	var err error
 	switch {
 	case c.TLS.Certificate != nil:
-		certs.source, err = openCertificateFiles(*c.TLS.Certificate, certs.hosts, log)
+		certs.source, err = openCertificateFiles("tls.certificate", *c.TLS.Certificate, certs.hosts, log)
 	case c.TLS.Internal:
 		certs.source, err = openLocalCA(c.TLS.InternalStorage, time.Now)
 	default:

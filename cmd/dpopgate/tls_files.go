@@ -18,16 +18,17 @@ import (
 )
 
 const (
-	// filesInterval is how often the files of tls.certificate are looked at. They are small, and are read whole:
+	// filesInterval is how often the files of a certificate are looked at. They are small, and are read whole:
 	// whatever replaces them, and however, is seen, symbolic links that change direction included.
 	filesInterval = 5 * time.Second
 	// maxCertificateFile bounds a PEM file.
 	maxCertificateFile = 1 << 20
 )
 
-// certificateFiles is the certificate of tls.certificate. Files that change are taken when they are good, as a pair;
+// certificateFiles is the certificate of tls.certificate or of admin.tls. Files that change are taken when they are good, as a pair;
 // until then the old certificate stays.
 type certificateFiles struct {
+	key   string // of the config
 	files config.Certificate
 	hosts []string
 	log   *slog.Logger
@@ -40,9 +41,9 @@ type certificateFiles struct {
 }
 
 // openCertificateFiles reads both files, which must be good.
-func openCertificateFiles(files config.Certificate, hosts []string, log *slog.Logger) (*certificateFiles, error) {
-	f := &certificateFiles{files: files, hosts: hosts, log: log, stop: make(chan struct{})}
-	pair, seen, err := loadCertificateFiles(files)
+func openCertificateFiles(key string, files config.Certificate, hosts []string, log *slog.Logger) (*certificateFiles, error) {
+	f := &certificateFiles{key: key, files: files, hosts: hosts, log: log, stop: make(chan struct{})}
+	pair, seen, err := loadCertificateFiles(key, files)
 	if err != nil {
 		return nil, err
 	}
@@ -53,23 +54,23 @@ func openCertificateFiles(files config.Certificate, hosts []string, log *slog.Lo
 
 // loadCertificateFiles reads a certificate and its key. Errors name the key of the config and the file. seen differs when
 // the files, or what is wrong with them, do.
-func loadCertificateFiles(files config.Certificate) (pair *tls.Certificate, seen [sha256.Size]byte, err error) {
-	cert, err := readPEMFile("tls.certificate.cert_file", files.CertFile)
+func loadCertificateFiles(key string, files config.Certificate) (pair *tls.Certificate, seen [sha256.Size]byte, err error) {
+	cert, err := readPEMFile(key+".cert_file", files.CertFile)
 	if err != nil {
 		return nil, sha256.Sum256([]byte(err.Error())), err
 	}
-	key, err := readPEMFile("tls.certificate.key_file", files.KeyFile)
+	private, err := readPEMFile(key+".key_file", files.KeyFile)
 	if err != nil {
 		return nil, sha256.Sum256([]byte(err.Error())), err
 	}
-	certSum, keySum := sha256.Sum256(cert), sha256.Sum256(key)
+	certSum, keySum := sha256.Sum256(cert), sha256.Sum256(private)
 	seen = sha256.Sum256(append(certSum[:], keySum[:]...))
 	if block, _ := pem.Decode(cert); block == nil {
-		return nil, seen, fmt.Errorf("tls.certificate.cert_file: %s holds no PEM block", files.CertFile)
+		return nil, seen, fmt.Errorf("%s.cert_file: %s holds no PEM block", key, files.CertFile)
 	}
-	p, err := tls.X509KeyPair(cert, key)
+	p, err := tls.X509KeyPair(cert, private)
 	if err != nil {
-		return nil, seen, fmt.Errorf("tls.certificate: cert_file %s with key_file %s: %w", files.CertFile, files.KeyFile, err)
+		return nil, seen, fmt.Errorf("%s: cert_file %s with key_file %s: %w", key, files.CertFile, files.KeyFile, err)
 	}
 	return &p, seen, nil
 }
@@ -122,7 +123,7 @@ func (f *certificateFiles) start(boundAddresses) {
 func (f *certificateFiles) reread() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	pair, seen, err := loadCertificateFiles(f.files)
+	pair, seen, err := loadCertificateFiles(f.key, f.files)
 	if seen == f.seen {
 		return
 	}

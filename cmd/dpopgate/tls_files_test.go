@@ -99,7 +99,7 @@ func TestCertificateFilesAreLookedAtWithoutBeingAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &output{changed: make(chan struct{}, 1)}
 		logger, _ := newLogger(log, config.Log{Level: "info", Format: "json"})
-		f, err := openCertificateFiles(files, []string{"api.example.test", "other.example.test"}, logger)
+		f, err := openCertificateFiles("tls.certificate", files, []string{"api.example.test", "other.example.test"}, logger)
 		require.NoError(t, err)
 		assert.Contains(t, log.String(), `"msg":"certificate is not for all hosts of public_urls"`)
 		assert.Contains(t, log.String(), `"missing":["other.example.test"]`)
