@@ -18,14 +18,14 @@ import (
 
 // report is who calls what, how, and who would break: what somebody wants to know before a route enforces.
 type report struct {
-	At        time.Time   `json:"at"`
-	Since     time.Time   `json:"since"`  // the counting of the instance that has counted for the shortest time
-	Window    string      `json:"window"` // 1h or 24h
-	Verdict   string      `json:"verdict"`
-	Ready     bool        `json:"ready"` // enforcing would have refused no client that is known, and some came
+	At        time.Time       `json:"at"`
+	Since     time.Time       `json:"since"`  // the counting of the instance that has counted for the shortest time
+	Window    string          `json:"window"` // 1h or 24h
+	Verdict   string          `json:"verdict"`
+	Ready     bool            `json:"ready"` // enforcing would have refused no client that is known, and some came
 	Clients   []clientVerdict `json:"clients"`
-	Rows      []reportRow `json:"rows"`
-	Strangers uint64      `json:"without_known_token"` // requests to routes in mode report that enforce would refuse, of nobody known
+	Rows      []reportRow     `json:"rows"`
+	Strangers uint64          `json:"without_known_token"` // requests to routes in mode report that enforce would refuse, of nobody known
 }
 
 // reportRow is the requests of one client to one route. Bound, Bearer and Refused add up to Requests.
