@@ -45,9 +45,7 @@ func TestHeadersOfAFamilyAreRemovedThoughNeverSet(t *testing.T) {
 
 func TestWarningsNameWhatDeservesASecondLook(t *testing.T) {
 	c := parse(t, base+"store: {postgres: \"${DATABASE_URL}\"}\n"+
-		"cache: {stale_on_error: 10s}
-identity: {authorization: keep}
-"+
+		"cache: {stale_on_error: 10s}\nidentity: {authorization: keep}\n"+
 		"upstreams: {orders: {targets: [http://10.0.0.5]}}\n"+route+
 		"    token_types: [DPoP, Bearer]\n  - match: /public/\n    upstream: http://127.0.0.1:9000\n    public: true\n")
 	assert.Equal(t, []string{
