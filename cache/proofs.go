@@ -75,7 +75,7 @@ func (p *Proofs) Claim(_ context.Context, k dpop.ReplayKey, until time.Time) (fr
 		return false, fmt.Errorf("claiming a proof: until %v is beyond what can be remembered", until)
 	}
 	c := slot{proof: [16]byte(k[:16]), until: uint32(to)}
-	return p.shards[c.hash(p.seed)%uint64(len(p.shards))].claim(c, uint32(from))
+	return p.shardOf(&c).claim(c, uint32(from))
 }
 
 // ProofsStats is how much a Proofs holds.
