@@ -365,7 +365,8 @@ type Limits struct {
 	HeaderTimeout Duration `yaml:"header_timeout" default:"10s"`
 	// How long an idle connection is kept.
 	IdleTimeout Duration `yaml:"idle_timeout" default:"2m"`
-	// After SIGTERM: how long the gateway goes on serving while /readyz already says no.
+	// After SIGTERM, or after a new process has taken over: how long the gateway goes on serving while /readyz already says
+	// no and each answer says that its connection is not to be used again. Idle connections stay open meanwhile.
 	DrainDelay Duration `yaml:"drain_delay" default:"5s"`
 	// After that: how long running requests may take to finish.
 	DrainTimeout Duration `yaml:"drain_timeout" default:"30s"`

@@ -20,6 +20,8 @@ type counter struct {
 
 	headOnly bool // the answer has no body, and header and end go out as one: gRPC reads a status from no other header
 
+	leaving func() bool // Options.Leaving
+
 	cut     atomic.Bool // the exchange was ended, and no deadline may be set any more but the last one
 	parting bool        // then a status is still to be written: the answer is one of gRPC
 	parted  bool        // that is so now
@@ -54,10 +56,20 @@ func (c *counter) WriteHeader(status int) {
 		c.inform(status)
 		return
 	}
-	if c.status == 0 {
-		c.status = status
-	}
+	c.begin(status)
 	c.ResponseWriter.WriteHeader(status)
+}
+
+// begin takes the status of the answer. Only now is it said that the connection is not to be used again: who was asked
+// long ago may answer while it closes.
+func (c *counter) begin(status int) {
+	if c.status != 0 {
+		return
+	}
+	c.status = status
+	if c.leaving != nil && c.leaving() && status != http.StatusSwitchingProtocols {
+		c.ResponseWriter.Header().Set("Connection", "close")
+	}
 }
 
 // inform passes a 1xx answer on. 100 is left to net/http, which says so by itself once the body is read: the upstream's
@@ -77,9 +89,7 @@ func (c *counter) inform(status int) {
 }
 
 func (c *counter) Write(b []byte) (int, error) {
-	if c.status == 0 {
-		c.status = http.StatusOK
-	}
+	c.begin(http.StatusOK)
 	defer c.hurry()()
 	n, err := c.ResponseWriter.Write(b)
 	c.written += int64(n)

@@ -31,10 +31,15 @@ type Options struct {
 	// Started is set while Replay is this process's own memory: a proof with an older iat may have been used before a
 	// restart, and is not trusted.
 	Started time.Time
-	Now     func() time.Time // nil: time.Now
-	Events  func(*Event)     // called once for each request, when its response is complete; nil: none
-	Log     *slog.Logger     // for what is no request's; nil: discarded
-	Offline bool             // no upstream is asked for its health: for who only wants to know what is enforced
+	// NonceKey makes the nonces where the config has no dpop.nonce_key. Empty: a random one.
+	NonceKey []byte
+	Now      func() time.Time // nil: time.Now
+	Events   func(*Event)     // called once for each request, when its response is complete; nil: none
+	Log      *slog.Logger     // for what is no request's; nil: discarded
+	Offline  bool             // no upstream is asked for its health: for who only wants to know what is enforced
+	// Leaving says whether clients are to go elsewhere with their next request: while it does, each answer says
+	// Connection: close, which over HTTP/2 is a GOAWAY. nil: never.
+	Leaving func() bool
 }
 
 // Gateway is an http.Handler that lets a request through to its upstream when the route table, the token and the proof
@@ -108,7 +113,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.event.RequestID = x.from.requestID
 	}
 	x.event.Host, x.event.Client = x.from.host, x.from.client
-	out := &counter{ResponseWriter: w}
+	out := &counter{ResponseWriter: w, leaving: g.o.Leaving}
 	x.out = out
 	defer x.tell(out)
 	w.Header()["X-Request-Id"] = []string{x.event.RequestID}

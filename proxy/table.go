@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/http"
@@ -81,7 +82,7 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 	if before != nil && before.nonces == t.nonces {
 		t.verifier.Nonces = before.verifier.Nonces
 	} else {
-		t.verifier.Nonces = dpop.NewNonces([]byte(t.nonces.key), t.nonces.ttl)
+		t.verifier.Nonces = dpop.NewNonces([]byte(cmp.Or(string(t.nonces.key), string(o.NonceKey))), t.nonces.ttl)
 	}
 	var err error
 	if t.asserter, err = compileAsserter(c.Identity.Assertion, before, o.Now()); err != nil {

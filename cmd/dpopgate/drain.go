@@ -2,36 +2,29 @@ package main
 
 import (
 	"context"
-	"net/http"
+	"errors"
+	"fmt"
+	"net"
 	"os"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// closing tells the clients of a gateway that drains not to use their connection again, so that those with a next
-// request ask the load balancer for another instance while this one still serves.
-func (r *readiness) closing(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if r.draining.Load() {
-			w.Header().Set("Connection", "close")
-		}
-		next.ServeHTTP(w, req)
-	})
-}
-
 // drain ends the service without losing a request: it says no to /readyz and serves on for drain_delay, until load
-// balancers have noticed; then it lets what runs finish within drain_timeout, and cuts off the rest. Plain Shutdown
+// balancers have noticed, telling each client with its answer to go elsewhere; then it lets what runs finish within drain_timeout, and cuts off the rest. Plain Shutdown
 // would close idle connections under the hands of clients that are about to use them. Another signal cuts at once.
-func (s *server) drain(listeners []*listener, sig os.Signal, signals <-chan os.Signal, failed <-chan error) {
+func (s *server) drain(listeners []*listener, reason string, signals <-chan os.Signal, failed <-chan error) {
 	limits := s.config.Limits
 	s.ready.draining.Store(true)
-	s.log.Info("draining", "signal", sig.String(), "delay", limits.DrainDelay.String(), "timeout", limits.DrainTimeout.String())
+	s.log.Info("draining", "reason", reason, "delay", limits.DrainDelay.String(), "timeout", limits.DrainTimeout.String())
 	alive, cut := context.WithCancel(context.Background())
 	defer cut()
 	go func() {
 		defer cut()
-		awaitReason(alive, signals, failed)
+		s.awaitReason(alive, signals, failed)
 	}()
 	select {
 	case <-time.After(limits.DrainDelay.Std()):
@@ -43,12 +36,29 @@ func (s *server) drain(listeners []*listener, sig os.Signal, signals <-chan os.S
 	s.log.Info("stopped")
 }
 
+// leave ends the service of a process that has handed over. Who comes from now on is the new process's; what is connected
+// stays until it has had an answer, and so learned to go there.
+func (s *server) leave(listeners []*listener, to succession, signals <-chan os.Signal, failed <-chan error) {
+	if to.err == nil {
+		s.init.notify(fmt.Sprintf("MAINPID=%d", to.pid))
+		s.log.Info("handed over", "pid", to.pid)
+	}
+	for _, l := range listeners {
+		l.Close()
+	}
+	s.drain(listeners, "handed over", signals, failed)
+}
+
 // awaitReason waits for a reason to stop a drain at once: another signal, or a listener that is gone.
-func awaitReason(ctx context.Context, signals <-chan os.Signal, failed <-chan error) {
+func (s *server) awaitReason(ctx context.Context, signals <-chan os.Signal, failed <-chan error) {
+	alive, rest := s.init.alive()
+	defer rest()
 	for {
 		select {
+		case <-alive:
+			s.init.notify(daemon.SdNotifyWatchdog)
 		case sig := <-signals:
-			if sig != syscall.SIGHUP {
+			if sig != syscall.SIGHUP && sig != syscall.SIGUSR2 {
 				return
 			}
 		case <-failed:
@@ -68,7 +78,7 @@ func (s *server) shutdown(ctx context.Context, listeners []*listener) {
 			continue
 		}
 		running.Go(func() {
-			if err := l.server.Shutdown(ctx); err != nil {
+			if err := l.server.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
 				s.log.Warn("requests were cut off", "listener", l.key)
 			}
 		})

@@ -9,7 +9,7 @@ import (
 )
 
 // env is what a command knows of the process around it. Nothing else in this package touches os.Stdin, os.Stdout,
-// os.Stderr, the environment or the process's signals.
+// os.Stderr, the environment, the process's signals or its init system.
 type env struct {
 	stdin  io.Reader
 	stdout io.Writer // results, and nothing but results: what a script would want to read
@@ -22,6 +22,11 @@ type env struct {
 	started time.Time
 	// signals delivers what the operator or the init system sends, until the returned function is called.
 	signals func(...os.Signal) (<-chan os.Signal, func())
+	// inherit takes what the process was given beside its arguments and its environment.
+	inherit func() (inheritance, error)
+	// restart starts the program once more, with the same arguments and environment.
+	restart starter
+	init    initSystem
 }
 
 // newEnv is the env of this process.
@@ -34,6 +39,9 @@ func newEnv() *env {
 		terminal: isTerminal(os.Stdout),
 		started:  time.Now(),
 		signals:  signals,
+		inherit:  inherit,
+		restart:  thisProgram().start,
+		init:     thisInitSystem(),
 	}
 }
 

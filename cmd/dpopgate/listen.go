@@ -24,15 +24,16 @@ const (
 // listener is an address of the config that is listened on, and the server behind it.
 type listener struct {
 	net.Listener
+	socket socket // below it
 	key    string // of the config
 	server *http.Server
 }
 
 // bind listens on the address of a config key.
-func bind(ctx context.Context, key, address string) (net.Listener, error) {
+func bind(ctx context.Context, key, address string) (socket, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err == nil {
-		return l, nil
+		return socket{l.(*net.TCPListener), byAddress}, nil
 	}
 	if cause := syscall.Errno(0); errors.As(err, &cause) { // without the address, which stands here already
 		err = cause
@@ -44,7 +45,7 @@ func bind(ctx context.Context, key, address string) (net.Listener, error) {
 	case errors.Is(err, syscall.EACCES):
 		hint = ": ports below 1024 want CAP_NET_BIND_SERVICE or root"
 	}
-	return nil, fmt.Errorf("%s: listening on %s: %w%s", key, address, err, hint)
+	return socket{}, fmt.Errorf("%s: listening on %s: %w%s", key, address, err, hint)
 }
 
 // newHTTPServer is a server within the limits. Beyond the header it bounds nothing by time, since streams and uploads
@@ -105,7 +106,7 @@ func serveAll(listeners []*listener) <-chan error {
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() {
-			if err := l.serve(); !errors.Is(err, http.ErrServerClosed) {
+			if err := l.serve(); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 				failed <- fmt.Errorf("%s: serving on %s: %w", l.key, l.Addr(), err)
 			}
 		}()

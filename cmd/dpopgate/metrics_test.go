@@ -75,7 +75,7 @@ func wired(t *testing.T, more string) *server {
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	c, err := config.Load(path)
 	require.NoError(t, err)
-	s, err := newServer(t.Context(), path, c, shell{}.env(&output{}, &output{changed: make(chan struct{}, 1)}, nil))
+	s, err := newServer(t.Context(), path, c, nil, shell{}.env(&output{}, &output{changed: make(chan struct{}, 1)}, nil))
 	require.NoError(t, err)
 	t.Cleanup(s.close)
 	return s

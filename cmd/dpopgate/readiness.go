@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,6 +78,21 @@ func (r *readiness) report(w io.Writer) (ready bool) {
 	}
 	r.reportUpstreams(w)
 	return r.reportCertificates(w, time.Now()) && ready
+}
+
+// lacking is what a report says failed, on one line; empty when all is well.
+func (r *readiness) lacking() string {
+	var report bytes.Buffer
+	if r.report(&report) {
+		return ""
+	}
+	var failed []string
+	for line := range strings.Lines(report.String()) {
+		if strings.Contains(line, " failed") {
+			failed = append(failed, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(failed, ", ")
 }
 
 // reportCertificates writes a line for each host, and says whether all have a certificate that is good now. One that

@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -11,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/dpopgate/dpopgate/cache"
@@ -26,19 +29,30 @@ func newServeCommand(e *env) *cobra.Command {
 		Short: "Run the gateway",
 		Long: "Runs the gateway until SIGTERM or SIGINT: /readyz then says no while requests are still served for\n" +
 			"limits.drain_delay, and those under way get limits.drain_timeout to finish; a second signal stops at once.\n" +
-			"SIGHUP reads the file again; if that one is bad, the gateway goes on with what it has. The log is on stderr.",
+			"SIGHUP reads the file again; if that one is bad, the gateway goes on with what it has.\n" +
+			"SIGUSR2 starts the program anew, which takes over once it is ready, on the same sockets; if it never is, the\n" +
+			"gateway goes on. The log is on stderr. dpopgate help deploy has the rest.",
 		Example: "  dpopgate serve -c /etc/dpopgate/dpopgate.yaml",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			given, err := e.inherit()
+			if err != nil {
+				return err
+			}
+			if given.predecessor != nil {
+				return takeOver(cmd.Context(), path, given, e)
+			}
+			defer given.sockets.close()
 			c, err := loadConfig(path)
 			if err != nil {
 				return err
 			}
-			s, err := newServer(cmd.Context(), path, c, e)
+			s, err := newServer(cmd.Context(), path, c, nil, e)
 			if err != nil {
 				return err
 			}
 			defer s.close()
+			s.sockets = given.sockets
 			return s.run(cmd.Context(), e)
 		},
 	}
@@ -61,15 +75,25 @@ type server struct {
 	metrics *metrics
 	tally   *tally
 	guard   *adminGuard
-	watch   *watch        // nil until the store is watched
-	certs   *certificates // nil: cleartext
-	started time.Time     // proofs older than this are not trusted while replay is nil
+	watch   *watch         // nil until the store is watched
+	certs   *certificates  // nil: cleartext
+	proofs  *relayedProofs // nil: replay is not
+	started time.Time      // proofs older than this are not trusted while replay is nil
+	// nonceKey makes nonces where the config has no key for them.
+	nonceKey []byte
+	sockets  sockets // that it was given and does not listen on yet
+	heir     *Heir   // nil: it has taken over from nobody
+	init     initSystem
 }
 
 // newServer wires a server. Nothing listens yet, and the database need not be up: until it is, requests that need it
-// are answered with 503 and /readyz says no.
-func newServer(ctx context.Context, path string, c *config.Config, e *env) (*server, error) {
-	s := &server{path: path, config: c, started: wholeSecond(e.started)}
+// are answered with 503 and /readyz says no. What another process has left, if anything, is used.
+func newServer(ctx context.Context, path string, c *config.Config, left *Bequest, e *env) (*server, error) {
+	if left == nil {
+		left = &Bequest{Started: wholeSecond(e.started), NonceKey: make([]byte, 32)}
+		rand.Read(left.NonceKey)
+	}
+	s := &server{path: path, config: c, started: left.Started, nonceKey: left.NonceKey, init: e.init}
 	s.log, s.level = newLogger(e.stderr, c.Log)
 	takeStandardLog(s.log)
 	s.access = &accessLog{log: s.log}
@@ -121,6 +145,8 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	o := proxy.Options{
 		Tokens:   s.tokens,
 		Digester: digesterOf(c.Store),
+		NonceKey: s.nonceKey,
+		Leaving:  s.ready.draining.Load,
 		Log:      s.log,
 		Events:   func(e *proxy.Event) { s.metrics.observe(e); s.tally.observe(e); events(e) },
 	}
@@ -133,7 +159,8 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	} else {
 		proofs := cache.NewProofs(int64(c.DPoP.ReplayMemory), nil)
 		s.metrics.watchProofs(proofs)
-		o.Replay, o.Started = proofs, s.started
+		s.proofs = &relayedProofs{own: proofs}
+		o.Replay, o.Started = s.proofs, s.started
 	}
 	s.metrics.watchPools(s.store, s.replay)
 	if s.gateway, err = proxy.New(c, o); err == nil {
@@ -185,7 +212,7 @@ func wholeSecond(t time.Time) time.Time {
 
 // run serves until a signal, an error or the end of ctx.
 func (s *server) run(ctx context.Context, e *env) error {
-	signals, stop := e.signals(append(stopping, syscall.SIGHUP)...)
+	signals, stop := e.signals(append(stopping, syscall.SIGHUP, syscall.SIGUSR2)...)
 	defer stop()
 	if !s.await(ctx, signals) {
 		return nil
@@ -197,23 +224,59 @@ func (s *server) run(ctx context.Context, e *env) error {
 	if s.certs != nil {
 		s.certs.source.start(boundAddresses{https: addressOf(listeners, httpsKey), http: addressOf(listeners, httpKey)})
 	}
+	if s.heir != nil {
+		if err := s.heir.await(ctx, s, signals); err != nil {
+			closeAll(listeners)
+			return err
+		}
+	}
 	failed := serveAll(listeners)
+	if s.heir != nil {
+		close(s.heir.serving)
+	}
 	s.announce(listeners, e)
+	s.init.notify(daemon.SdNotifyReady)
+	alive, rest := s.init.alive()
+	defer rest()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var over chan succession // nil: no new process is being started
 	for {
 		select {
+		case <-alive:
+			s.init.notify(daemon.SdNotifyWatchdog)
 		case err := <-failed:
 			closeAll(listeners)
 			return err
 		case <-ctx.Done():
 			closeAll(listeners)
 			return nil
-		case sig := <-signals:
-			if sig == syscall.SIGHUP {
-				s.reload()
+		case next := <-over:
+			over = nil
+			if next.err != nil && !errors.Is(next.err, errLost) {
+				s.log.Error("not handed over, this process goes on", "error", oneLine(next.err))
 				continue
 			}
-			s.drain(listeners, sig, signals, failed)
-			return nil
+			s.leave(listeners, next, signals, failed)
+			return next.err
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGHUP:
+				s.init.reloading()
+				s.reload()
+				s.init.notify(daemon.SdNotifyReady)
+			case sig == syscall.SIGUSR2 && over == nil:
+				over = make(chan succession, 1)
+				s.log.Info("handing over", "signal", sig.String())
+				go func() {
+					pid, err := s.handOver(ctx, listeners, e.restart)
+					over <- succession{pid, err}
+				}()
+			case sig != syscall.SIGUSR2:
+				s.init.notify(daemon.SdNotifyStopping)
+				s.drain(listeners, sig.String(), signals, failed)
+				return nil
+			}
 		}
 	}
 }
@@ -232,10 +295,13 @@ func (s *server) await(ctx context.Context, signals <-chan os.Signal) bool {
 		case <-ctx.Done():
 			return false
 		case sig := <-signals:
-			if sig != syscall.SIGHUP {
+			switch sig {
+			case syscall.SIGHUP:
+				s.reload()
+			case syscall.SIGUSR2: // there is nothing to hand over yet
+			default:
 				return false
 			}
-			s.reload()
 		}
 	}
 }
@@ -248,15 +314,22 @@ func (s *server) listen(ctx context.Context) ([]*listener, error) {
 		if want.address == "" {
 			continue
 		}
-		l, err := bind(ctx, want.key, want.address)
+		socket, err := s.sockets.take(ctx, want.key, want.address)
 		if err != nil {
 			closeAll(all)
 			return nil, err
 		}
+		l := &listener{socket, socket, want.key, want.server}
 		if want.key != adminKey {
-			l = room.bound(l)
+			l.Listener = room.bound(socket)
 		}
-		all = append(all, &listener{l, want.key, want.server})
+		all = append(all, l)
+	}
+	if s.heir != nil { // the config may have changed since then
+		s.sockets.close()
+	} else if err := s.sockets.unused(); err != nil {
+		closeAll(all)
+		return nil, err
 	}
 	return all, nil
 }
@@ -270,7 +343,7 @@ type served struct {
 // servers are what is behind each address.
 func (s *server) servers() []served {
 	c := s.config
-	gateway := s.ready.closing(s.metrics.counting(s.gateway))
+	gateway := s.metrics.counting(s.gateway)
 	admin := served{adminKey, c.Listen.Admin, s.adminServer()}
 	if s.certs == nil {
 		return []served{{httpKey, c.Listen.HTTP, newHTTPServer(gateway, c.Limits, s.log, httpKey)}, admin}

@@ -49,6 +49,8 @@ func (s shell) env(stdout, stderr io.Writer, signals <-chan os.Signal) *env {
 		terminal: s.terminal,
 		started:  time.Now(),
 		signals:  func(...os.Signal) (<-chan os.Signal, func()) { return signals, func() {} },
+		inherit:  func() (inheritance, error) { return inheritance{}, nil },
+		init:     initSystem{notify: func(string) {}},
 	}
 }
 
