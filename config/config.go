@@ -31,7 +31,10 @@ type Config struct {
 	ForwardAuth ForwardAuth `yaml:"forward_auth"`
 	// Protected resource metadata (RFC 9728).
 	Metadata Metadata `yaml:"metadata"`
-	// What to do about a live bound token shown as Bearer, or with a valid proof by another key: log or revoke.
+	// What to do about a live bound token that is shown as Bearer, or with a valid proof by another key than its own: log it,
+	// or log it and revoke the token too, which needs the right to delete rows. A client that makes itself a new key and goes
+	// on with the old token is no thief, but cannot be told from one: it ends a token that it could not use any more. Clients
+	// with several keys must not mix up their tokens. In mode report nothing is revoked.
 	Misuse string `yaml:"misuse" default:"log" enum:"log,revoke"`
 	// Logging.
 	Log Log `yaml:"log"`
@@ -349,6 +352,13 @@ type Log struct {
 	Format string `yaml:"format" default:"json" enum:"json,text"`
 	// One line for each request.
 	Access bool `yaml:"access" default:"true"`
+	// Of the requests that pass, how many share one line: 1 logs all of them, 100 every hundredth on average. Those that are
+	// refused, that fail, or that mode report would refuse are always logged.
+	Sample int `yaml:"sample" default:"1"`
+	// Where security events go in JSON, one line each: stderr, stdout, or a file, which is appended to and opened anew on
+	// SIGHUP. Empty: misuse and replays are in the log, and of the rest what the log says anyway. Commands that issue or
+	// revoke tokens write to it when it is a file. A disk that is full stops no request: see dpopgate_audit_failures_total.
+	Audit string `yaml:"audit"`
 }
 
 // Tracing says where traces go.

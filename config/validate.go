@@ -45,6 +45,9 @@ func (f *file) validate(c *Config) {
 		_, p := baseURL(c.Tracing.OTLPEndpoint)
 		f.rejectProblem("tracing.otlp_endpoint", p)
 	}
+	if c.Log.Sample < 1 {
+		f.reject("log.sample", "want 1 for each request, or 100 for every hundredth", "must be 1 or more")
+	}
 	f.checkDurations(c)
 	f.checkSizes(c)
 }

@@ -38,6 +38,8 @@ type exchange struct {
 	grpc     bool // it is a call of gRPC
 	stream   stream
 	tunnels  *tunnels
+
+	suspicion *suspicion // nil: none
 }
 
 // decide is steps 1 to 7. Without a refusal the request is a preflight (asked is set), one for the metadata (route is
@@ -134,6 +136,9 @@ func (x *exchange) authenticate(ctx context.Context, r *http.Request) *refusal {
 	c, err := dpop.ReadCredentials(r.Header, x.query, x.route.takes)
 	x.event.Scheme, x.token = c.Scheme, c.Token
 	if err != nil {
+		if c.Scheme == dpop.SchemeBearer && c.Token != "" {
+			x.suspect(ShownAsBearer, c.Token, nil)
+		}
 		return refuseProof(dpop.AsError(err))
 	}
 	var proof *dpop.Proof
@@ -161,6 +166,7 @@ func (x *exchange) authenticate(ctx context.Context, r *http.Request) *refusal {
 	if proof != nil {
 		f = x.possess(ctx, proof, rec)
 	} else if rec.Bound() {
+		x.suspect(ShownAsBearer, c.Token, nil)
 		f = refuseToken(TokenBound)
 	}
 	if f != nil {
@@ -195,6 +201,7 @@ func (x *exchange) possess(ctx context.Context, proof *dpop.Proof, rec *tokensto
 		return refuseToken(TokenNotBound)
 	}
 	if err := dpop.CheckKey(proof, dpop.Thumbprint(rec.DPoPJKT)); err != nil {
+		x.suspect(OtherKey, x.token, proof)
 		return refuseProof(dpop.AsError(err))
 	}
 	if err := proof.VerifySignature(); err != nil {
@@ -202,6 +209,7 @@ func (x *exchange) possess(ctx context.Context, proof *dpop.Proof, rec *tokensto
 	}
 	if err := x.table.verifier.Claim(ctx, proof, x.accepted); err != nil {
 		if e := dpop.AsError(err); e != nil {
+			x.suspect(ProofAgain, x.token, proof)
 			return refuseProof(e)
 		}
 		if errors.Is(err, dpop.ErrReplayFull) {

@@ -40,6 +40,10 @@ type Options struct {
 	// Leaving says whether clients are to go elsewhere with their next request: while it does, each answer says
 	// Connection: close, which over HTTP/2 is a GOAWAY. nil: never.
 	Leaving func() bool
+	// Misuse hears of live bound tokens in the wrong hands, after the request that showed one has been answered. It may be
+	// called concurrently, and ends with its context. nil: nobody looks for that.
+	Misuse func(context.Context, *Misuse)
+	Fresh  Lookuper // the token store without a cache, for Misuse; nil: Tokens
 }
 
 // Gateway is an http.Handler that lets a request through to its upstream when the route table, the token and the proof
@@ -50,8 +54,9 @@ type Gateway struct {
 	table  atomic.Pointer[table]
 	closed bool
 
-	streams *streams
-	tunnels tunnels
+	streams  *streams
+	tunnels  tunnels
+	tripwire *tripwire
 }
 
 // New compiles a configuration. Its errors name the key that is wrong.
@@ -67,6 +72,7 @@ func New(c *config.Config, o Options) (*Gateway, error) {
 	}
 	g := &Gateway{o: o}
 	g.streams = newStreams(&g.o)
+	g.tripwire = newTripwire(&g.o)
 	return g, g.Reload(c)
 }
 
@@ -96,6 +102,7 @@ func (g *Gateway) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.closed = true
+	g.tripwire.close()
 	g.table.Load().close(nil)
 }
 
@@ -115,6 +122,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.event.Host, x.event.Client = x.from.host, x.from.client
 	out := &counter{ResponseWriter: w, leaving: g.o.Leaving}
 	x.out = out
+	defer g.tripwire.after(x)
 	defer x.tell(out)
 	w.Header()["X-Request-Id"] = []string{x.event.RequestID}
 	if r.TLS != nil && x.table.hsts != nil {

@@ -30,6 +30,7 @@ type table struct {
 	forwardAuth string // path below which proxies ask for the decision alone; empty: none can
 	pools       map[string]*upstream
 	nonces      nonceSource
+	revoke      bool     // misuse: revoke
 	hsts        []string // what Strict-Transport-Security says on TLS connections; nil: it is not sent
 }
 
@@ -60,6 +61,7 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 		mux:      http.NewServeMux(),
 		methods:  map[string]bool{},
 		identity: compileIdentity(c.Identity, c.Upstreams),
+		revoke:   c.Misuse == "revoke",
 		nonces:   nonceSource{c.DPoP.NonceKey, c.DPoP.NonceTTL.Std()},
 	}
 	t.verifier = &dpop.Verifier{

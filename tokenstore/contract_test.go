@@ -239,14 +239,15 @@ func TestListGoesThroughAllThatMatchInDigestOrder(t *testing.T) {
 func TestRevokeDeletesWhatMatchesAndNamesIt(t *testing.T) {
 	each(t, func(t *testing.T, b backend) {
 		one, two, loose := insert(t, b.store, nil), insert(t, b.store, nil), insert(t, b.store, func(r *tokenstore.Record) { r.UserID = uuid.NullUUID{} })
-		nobody := uuid.New()
+		nobody, anotherKey := uuid.New(), strings.Repeat("x", 43)
 		for _, step := range []struct {
 			selector tokenstore.Selector
 			gone     []tokenstore.Digest
 		}{
 			{tokenstore.Selector{User: &nobody}, nil},
 			{tokenstore.Selector{Digest: &one.Digest, User: &nobody}, nil},
-			{tokenstore.Selector{JTI: &one.JTI}, []tokenstore.Digest{one.Digest}},
+			{tokenstore.Selector{Digest: &one.Digest, Thumbprint: &anotherKey}, nil},
+			{tokenstore.Selector{JTI: &one.JTI, Thumbprint: &one.DPoPJKT}, []tokenstore.Digest{one.Digest}},
 			{tokenstore.Selector{User: &user}, []tokenstore.Digest{two.Digest}},
 			{tokenstore.Selector{Client: &client}, []tokenstore.Digest{loose.Digest}},
 		} {

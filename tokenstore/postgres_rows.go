@@ -253,6 +253,9 @@ func (s Selector) where(arg func(i int, kind string) string, id func(uuid.UUID) 
 	if s.Client != nil {
 		add("client_id", "uuid", id(*s.Client))
 	}
+	if s.Thumbprint != nil {
+		add("dpop_jkt", "text", *s.Thumbprint)
+	}
 	if len(terms) == 0 {
 		return "true", nil
 	}
@@ -285,7 +288,36 @@ func (p *Postgres) List(ctx context.Context, s Selector, after Digest, limit int
 	return list, err
 }
 
-// Revoke implements Store.
+// writes is where rows are deleted: the server that announces it.
+func (p *Postgres) writes() *Pool {
+	if p.primary != nil {
+		return p.primary
+	}
+	return p.pool
+}
+
+// MayRevoke says why Revoke cannot delete a row; nil when it can. It deletes none.
+func (p *Postgres) MayRevoke(ctx context.Context) error {
+	const doing = "checking the right to delete tokens"
+	return p.writes().Read(ctx, doing, func(ctx context.Context, c *pgxpool.Conn) error {
+		const sql = "SELECT has_table_privilege($1::text, 'DELETE'), pg_is_in_recovery(), current_user::text"
+		var may, replica bool
+		var role string
+		err := c.QueryRow(ctx, sql, pgx.QueryExecModeExec, p.table.quoted()).Scan(&may, &replica, &role)
+		switch {
+		case err != nil:
+			return err
+		case replica:
+			return errors.New("the server is a read replica: store.listen must name the primary")
+		case !may:
+			return fmt.Errorf("the role %s has no right to delete: GRANT DELETE ON %s TO %s", role, p.table.quoted(), quoteIdentifier(role))
+		default:
+			return nil
+		}
+	})
+}
+
+// Revoke implements Store. It goes to the primary, where store.listen names one.
 func (p *Postgres) Revoke(ctx context.Context, s Selector) ([]Digest, error) {
 	if s.empty() {
 		return nil, fmt.Errorf("revoking tokens: %w", ErrEmptySelector)
@@ -293,7 +325,7 @@ func (p *Postgres) Revoke(ctx context.Context, s Selector) ([]Digest, error) {
 	condition, args := pgWhere(s)
 	query := fmt.Sprintf(`DELETE FROM %s WHERE %s RETURNING digest`, p.table.quoted(), condition)
 	var gone []Digest
-	err := p.pool.Once(ctx, "revoking tokens", func(ctx context.Context, c *pgxpool.Conn) error {
+	err := p.writes().Once(ctx, "revoking tokens", func(ctx context.Context, c *pgxpool.Conn) error {
 		rows, err := c.Query(ctx, query, args...)
 		if err != nil {
 			return err

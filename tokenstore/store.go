@@ -81,10 +81,11 @@ type Answer struct {
 
 // Selector picks records: those that match all the fields set.
 type Selector struct {
-	Digest *Digest
-	JTI    *uuid.UUID
-	User   *uuid.UUID
-	Client *uuid.UUID
+	Digest     *Digest
+	JTI        *uuid.UUID
+	User       *uuid.UUID
+	Client     *uuid.UUID
+	Thumbprint *string // of the key that the token is bound to
 }
 
 // empty says whether the selector matches every record.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/textproto"
 	"strings"
@@ -24,13 +25,15 @@ const maxLogged = 1024
 type accessLog struct {
 	log *slog.Logger
 	all atomic.Bool // log.access
+
+	sample atomic.Int64 // log.sample; 0 is 1
 }
 
 // Write logs one event. It may be called concurrently.
 func (a *accessLog) Write(e *proxy.Event) {
 	level := severity(e)
 	ctx := context.Background()
-	if level == slog.LevelInfo && !a.all.Load() || !a.log.Enabled(ctx, level) {
+	if level == slog.LevelInfo && !a.all.Load() || !a.log.Enabled(ctx, level) || a.leavesOut(e) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 24)
@@ -74,6 +77,12 @@ func (a *accessLog) Write(e *proxy.Event) {
 	}
 	attrs = append(attrs, slog.Int64("bytes", e.Written))
 	a.log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// leavesOut says whether a request is one of those that another one has a line for.
+func (a *accessLog) leavesOut(e *proxy.Event) bool {
+	n := a.sample.Load()
+	return n > 1 && e.Verdict == proxy.Passed && e.Would == "" && e.Reason == "" && rand.Int64N(n) != 0
 }
 
 // severity is who has to look: nobody, when the client's doing was answered as it should be.

@@ -27,6 +27,9 @@ func tryAll(ctx context.Context, c *config.Config) []connection {
 	if at := replayName(c.DPoP.Replay); at != "memory" {
 		tried = append(tried, connection{"replay store", at, textOf(tryReplay(ctx, c))})
 	}
+	if c.Misuse == "revoke" {
+		tried = append(tried, connection{"misuse: revoke", storeName(c.Store), textOf(tryMisuse(ctx, c))})
+	}
 	tried = append(tried, tryCertificates(ctx, c)...)
 	try := func(what, target string, u config.Upstream) {
 		tried = append(tried, connection{what, target, textOf(tryTarget(ctx, target, u))})

@@ -50,7 +50,7 @@ func TestMetricsPageListsEachInstrument(t *testing.T) {
 
 // The names are those of https://prometheus.io/docs/practices/naming.
 func TestInstrumentsAreNamedAsPrometheusHasIt(t *testing.T) {
-	closed := []string{"route", "verdict", "reason", "status", "proof", "result", "pool", "state", "upstream", "target", "host", "client_id", "version", "commit", "goversion"}
+	closed := []string{"kind", "route", "verdict", "reason", "status", "proof", "result", "pool", "state", "upstream", "target", "host", "client_id", "version", "commit", "goversion"}
 	seen := map[string]bool{}
 	for _, i := range instruments {
 		assert.False(t, seen[i.name], i.name)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"reflect"
 
 	"github.com/dpopgate/dpopgate/config"
@@ -12,17 +13,23 @@ func (s *server) reload() {
 	if s.certs != nil {
 		s.certs.source.reread()
 	}
+	if err := s.audit.reopen(); err != nil {
+		s.log.Error("the audit stream stays as it is", "error", oneLine(err))
+	}
 	c, err := config.Load(s.path)
 	if err == nil {
 		err = s.gateway.Reload(c)
 	}
 	if err != nil {
 		s.logRefused(err)
+		s.audit.write(auditConfigRefused, slog.String("config", s.path), slog.String("error", oneLine(err)))
 		return
 	}
 	s.metrics.expect(s.gateway.Routes())
 	setLevel(s.level, c.Log)
 	s.access.all.Store(c.Log.Access)
+	s.access.sample.Store(int64(c.Log.Sample))
+	s.audit.write(auditConfigReloaded, slog.String("config", s.path), slog.Int("routes", len(c.Routes)))
 	s.log.Info("config reloaded", "config", s.path, "routes", len(c.Routes))
 	if keys := needRestart(s.config, c); len(keys) > 0 {
 		s.log.Warn("config has changes that need a restart", "keys", keys)
@@ -67,6 +74,7 @@ func needRestart(running, c *config.Config) []string {
 		{"dpop.replay", running.DPoP.Replay, c.DPoP.Replay},
 		{"dpop.replay_memory", running.DPoP.ReplayMemory, c.DPoP.ReplayMemory},
 		{"log.format", running.Log.Format, c.Log.Format},
+		{"log.audit", running.Log.Audit, c.Log.Audit},
 		{"tracing", running.Tracing, c.Tracing},
 		{"limits", running.Limits, c.Limits},
 	} {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/dpopgate/dpopgate/cache"
@@ -67,6 +68,8 @@ type server struct {
 	log     *slog.Logger
 	level   *slog.LevelVar
 	access  *accessLog
+	audit   *auditLog
+	misuse  *prometheus.CounterVec
 	store   tokenstore.Store
 	tokens  *cache.Tokens
 	replay  sharedReplay // nil: this process remembers used proofs by itself
@@ -98,10 +101,15 @@ func newServer(ctx context.Context, path string, c *config.Config, left *Bequest
 	takeStandardLog(s.log)
 	s.access = &accessLog{log: s.log}
 	s.access.all.Store(c.Log.Access)
+	s.access.sample.Store(int64(c.Log.Sample))
+	var err error
+	if s.audit, err = openAudit(c.Log.Audit, e, s.log); err != nil {
+		return nil, err
+	}
 	if err := s.wire(ctx, s.access.Write); err != nil {
 		return nil, err
 	}
-	var err error
+	s.metrics.watchAudit(s.audit)
 	if s.guard, err = newAdminGuard(c, s.log); err != nil {
 		s.close()
 		return nil, err
@@ -126,6 +134,7 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	}()
 	c := s.config
 	s.metrics, s.tally = newMetrics(), newTally(time.Now)
+	s.misuse = s.metrics.newMisuse()
 	if s.store, err = openStore(ctx, c.Store, s.log); err != nil {
 		return err
 	}
@@ -144,10 +153,12 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	s.metrics.watchTokens(s.tokens)
 	o := proxy.Options{
 		Tokens:   s.tokens,
+		Fresh:    s.store,
 		Digester: digesterOf(c.Store),
 		NonceKey: s.nonceKey,
 		Leaving:  s.ready.draining.Load,
 		Log:      s.log,
+		Misuse:   s.misused,
 		Events:   func(e *proxy.Event) { s.metrics.observe(e); s.tally.observe(e); events(e) },
 	}
 	if s.replay, err = openReplay(c, s.log); err != nil {
@@ -199,6 +210,7 @@ func (s *server) close() {
 			s.log.Error("closing the store", "error", err)
 		}
 	}
+	s.audit.close()
 }
 
 // wholeSecond rounds up. iat has whole seconds: one of the second in which the process began says nothing about which
@@ -241,6 +253,8 @@ func (s *server) run(ctx context.Context, e *env) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var over chan succession // nil: no new process is being started
+	s.audit.write(auditStarted, slog.String("version", thisBuild().Version), slog.String("config", s.path), slog.Int("pid", os.Getpid()))
+	defer s.audit.write(auditStopped, slog.Int("pid", os.Getpid()))
 	for {
 		select {
 		case <-alive:

@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -130,11 +133,12 @@ func issue(ctx context.Context, e *env, c *config.Config, store tokenstore.Store
 	if err := store.Insert(ctx, r); err != nil {
 		return err
 	}
+	logged := auditIssued(c, r)
 	if asJSON {
-		return printJSON(e.stdout, struct {
+		return errors.Join(logged, printJSON(e.stdout, struct {
 			AccessToken string `json:"access_token"`
 			*tokenstore.Record
-		}{string(token), r})
+		}{string(token), r}))
 	}
 	if _, err := fmt.Fprintln(e.stdout, string(token)); err != nil {
 		return err
@@ -145,5 +149,18 @@ func issue(ctx context.Context, e *env, c *config.Config, store tokenstore.Store
 	}
 	_, err := fmt.Fprintf(e.stderr, "issued %s token %s%s, good until %s; it is not shown again\n",
 		r.TokenType, r.JTI, bound, r.ExpiresAt.Format(time.RFC3339))
-	return err
+	return errors.Join(err, logged)
+}
+
+// auditIssued tells the audit stream of a new token.
+func auditIssued(c *config.Config, r *tokenstore.Record) error {
+	attrs := auditIDs(tokenstore.Selector{JTI: &r.JTI, Client: &r.ClientID})
+	if r.UserID.Valid {
+		attrs = append(attrs, slog.String("user_id", r.UserID.UUID.String()))
+	}
+	if r.DPoPJKT != "" {
+		attrs = append(attrs, slog.String("bound_jkt", r.DPoPJKT))
+	}
+	return auditCommand(c, auditTokenIssued, append(attrs, slog.String("token_type", string(r.TokenType)),
+		slog.String("scope", strings.Join(r.Scopes, " ")), slog.Time("expires", r.ExpiresAt))...)
 }

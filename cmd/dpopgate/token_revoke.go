@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,9 +35,10 @@ func newTokenRevokeCommand(e *env, path *string) *cobra.Command {
 				case len(revoked) == 0:
 					return errNoToken
 				}
+				logged := auditCommand(c, auditTokensRevoked, append(auditIDs(sel), slog.Int("tokens", len(revoked)))...)
 				_, err = fmt.Fprintf(e.stdout, "revoked %s; gateways that hear of it refuse them now, others within %s (cache.ttl)\n",
 					plural(len(revoked), "token"), c.Cache.TTL)
-				return err
+				return errors.Join(err, logged)
 			})
 		},
 	}
@@ -55,13 +58,14 @@ func newTokenPurgeCommand(e *env, path *string) *cobra.Command {
 			if batch < 1 {
 				return usagef("--batch %d: want 1 or more", batch)
 			}
-			return withTokens(cmd.Context(), *path, func(_ context.Context, _ *config.Config, store tokenstore.Store) error {
+			return withTokens(cmd.Context(), *path, func(_ context.Context, c *config.Config, store tokenstore.Store) error {
 				purged, err := purge(cmd.Context(), store, time.Now(), batch)
 				if err != nil {
 					return fmt.Errorf("after %s: %w", plural(purged, "token"), err)
 				}
+				logged := auditCommand(c, auditTokensPurged, slog.Int("tokens", purged))
 				_, err = fmt.Fprintf(e.stdout, "purged %s\n", plural(purged, "expired token"))
-				return err
+				return errors.Join(err, logged)
 			})
 		},
 	}
