@@ -64,6 +64,7 @@ func newRootCommand(e *env) *cobra.Command {
 		SilenceErrors: true,
 	})
 	root.AddCommand(
+		newBenchCommand(e),
 		newCallCommand(e),
 		newDemoCommand(e),
 		newKeyCommand(e),
