@@ -25,7 +25,7 @@ type benchClient struct {
 // newBenchClients makes count keys. It shows each that is there.
 func newBenchClients(ctx context.Context, alg dpop.Algorithm, count int, show func(done int)) ([]*benchClient, error) {
 	clients := make([]*benchClient, count)
-	err := share(ctx, count, show, func(i int) error {
+	err := inParallel(ctx, count, show, func(i int) error {
 		key, err := dpop.NewKey(alg)
 		clients[i] = &benchClient{key: key, token: string(tokenstore.NewToken()), subject: uuid.New()}
 		return err
@@ -60,8 +60,8 @@ type answered struct {
 	body   string // of the upstream; empty: any, as the server's own are
 }
 
-// share does work(0) to work(count-1) on as many goroutines as may run at once, until one fails.
-func share(ctx context.Context, count int, show func(done int), work func(i int) error) error {
+// inParallel does work(0) to work(count-1) on as many goroutines as may run at once, until one fails.
+func inParallel(ctx context.Context, count int, show func(done int), work func(i int) error) error {
 	var next, done atomic.Int64
 	var wg sync.WaitGroup
 	var mu sync.Mutex

@@ -277,7 +277,7 @@ func signShots(ctx context.Context, to address, count int, pick func() (*benchCl
 	}
 
 	target := to.url.Scheme + "://" + to.url.Host + to.url.EscapedPath()
-	return shots, share(ctx, count, func(int) {}, func(i int) (err error) {
+	return shots, inParallel(ctx, count, func(int) {}, func(i int) (err error) {
 		if shots[i].token == "" {
 			return nil
 		}
