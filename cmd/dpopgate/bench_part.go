@@ -131,14 +131,14 @@ func (p *benchPart) serveGateway(ctx context.Context, e *env, l net.Listener) er
 	if err != nil {
 		return err
 	}
-	s, err := newServer(ctx, "bench.yaml", c, e)
+	s, err := newServer(ctx, "bench.yaml", c, nil, e)
 	if err != nil {
 		return err
 	}
 	s.await(ctx, nil)
 	for _, served := range s.servers() {
 		if served.address == l.Addr().String() {
-			go (&listener{l, served.key, served.server}).serve()
+			go (&listener{Listener: l, key: served.key, server: served.server}).serve()
 			return nil
 		}
 	}
@@ -168,7 +168,7 @@ func (p *benchPart) servePlain(l net.Listener) error {
 			GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return ca.certificate(hello, "localhost") },
 		}, limits, quiet)
 	}
-	go (&listener{l, "bench", server}).serve()
+	go (&listener{Listener: l, key: "bench", server: server}).serve()
 	return nil
 }
 
