@@ -53,6 +53,32 @@ func TestEventsPassAsTheyCome(t *testing.T) {
 	}
 }
 
+// Also where its length is known, an answer does not wait for its end: neither its header, nor what there is of its body.
+func TestPartsOfAnAnswerPassAsTheyCome(t *testing.T) {
+	g, key := newStreaming(t)
+	next := make(chan struct{})
+	g.reply = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "6")
+		for _, part := range []string{"", "one", "two"} {
+			io.WriteString(w, part)
+			http.NewResponseController(w).Flush()
+			<-next // which comes once the client has the part
+		}
+	}
+	res, err := http.DefaultTransport.RoundTrip(g.signed(key, dpop.Claims{URL: apiURL + "/v1/x"}))
+	require.NoError(t, err)
+	defer res.Body.Close()
+	assert.EqualValues(t, 6, res.ContentLength)
+	next <- struct{}{}
+	for _, part := range []string{"one", "two"} {
+		got := make([]byte, 3)
+		_, err := io.ReadFull(res.Body, got)
+		require.NoError(t, err)
+		assert.Equal(t, part, string(got))
+		next <- struct{}{}
+	}
+}
+
 // heapWatch samples the heap until stop is called, which says how much it grew at most: tests before may have left some,
 // such as connections that a timer still knows.
 func heapWatch() (stop func() uint64) {
