@@ -3,6 +3,7 @@ module github.com/dpopgate/dpopgate
 go 1.26.0
 
 require (
+	filippo.io/nistec v0.0.4
 	github.com/caddyserver/certmagic v0.25.6
 	github.com/chromedp/chromedp v0.23.0
 	github.com/coreos/go-systemd/v22 v22.7.0

@@ -8,7 +8,6 @@ import (
 	_ "crypto/sha256" // registers SHA-256
 	_ "crypto/sha512" // registers SHA-384 and SHA-512
 	"math/big"
-	"slices"
 	"strings"
 )
 
@@ -69,8 +68,6 @@ func (a Algorithms) String() string {
 	}
 	return strings.Join(names, " ")
 }
-
-func (a Algorithms) has(alg Algorithm) bool { return slices.Contains(a, alg) }
 
 // verify says whether sig is the signature of signed under alg by key, which fits alg.
 // ECDSA signatures are the fixed-length r and s (RFC 7518 §3.4), PSS salts as long as the hash (§3.5).

@@ -7,7 +7,7 @@
 //	p, err := verifier.Parse(c.Proof)               // shape: no clock, no state
 //	a, err := verifier.Check(p, dpop.Request{…})    // method, URL, token hash, time or nonce
 //	err = dpop.CheckKey(p, jkt)                     // jkt is what the token is bound to
-//	err = p.VerifySignature()                       // the expensive one, only for keys of live tokens
+//	err = verifier.VerifySignature(p)               // the expensive one, only for keys of live tokens
 //	err = verifier.Claim(ctx, p, a)                 // once and never again
 //
 // Every refusal is an *Error with the OAuth code and words for the client.

@@ -47,6 +47,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(header + "." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".AA")
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
+		checkMemory(t, raw)
 		p, err := dpop.Parse(raw, all)
 		if err != nil {
 			e := dpop.AsError(err)
@@ -86,6 +87,50 @@ func FuzzParse(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, summary(p), summary(again))
 	})
+}
+
+// oneHeader is a memory that knows one header, and nothing about signatures.
+type oneHeader struct {
+	text string
+	read *dpop.Header
+	kept int
+}
+
+func (m *oneHeader) Recall(text string) dpop.Remembered {
+	if text != m.text {
+		return nil
+	}
+	return m
+}
+func (m *oneHeader) Keep(string, *dpop.Header, string, []byte) { m.kept++ }
+func (m *oneHeader) Header() *dpop.Header                      { return m.read }
+func (m *oneHeader) Signed(string, []byte) bool                { return false }
+
+// checkMemory states that a memory of headers changes no answer, also when the list of algorithms has changed since.
+func checkMemory(t *testing.T, raw string) {
+	head, _, _ := strings.Cut(raw, ".")
+	read, err := dpop.ReadHeader(head, all)
+	if err != nil {
+		return // what is not good is not remembered
+	}
+	memory := &oneHeader{text: head, read: read}
+	for _, algorithms := range []dpop.Algorithms{all, {dpop.PS512, dpop.ES256}, {dpop.EdDSA}} {
+		without := dpop.Verifier{Algorithms: algorithms, MaxProofSize: 1 << 20}
+		with := without
+		with.Headers = memory
+		p, err := without.Parse(raw)
+		q, errWith := with.Parse(raw)
+		require.Equal(t, err, errWith)
+		if err != nil {
+			require.Nil(t, q)
+			continue
+		}
+		require.Equal(t, summary(p), summary(q))
+		before := memory.kept
+		good := without.VerifySignature(p)
+		require.Equal(t, good, with.VerifySignature(q))
+		require.Equal(t, good == nil, memory.kept > before, "kept when the signature is good")
+	}
 }
 
 func abs(f float64) float64 { return max(f, -f) }

@@ -48,14 +48,15 @@ const (
 var errJSON = errors.New("not a JSON object")
 
 // parseObject reads one JSON object and nothing after it (RFC 8259), stricter than encoding/json: it must be UTF-8
-// without lone surrogates, names are exact, and a name that occurs twice is an error (RFC 7515 §4, RFC 7519 §4).
-func parseObject(s string) (object, error) {
+// without lone surrogates, names are exact, and a name that occurs twice is an error (RFC 7515 §4, RFC 7519 §4). The
+// members are appended to o, which is empty: its room saves an allocation.
+func parseObject(s string, o object) (object, error) {
 	if !utf8.ValidString(s) {
 		return nil, errJSON
 	}
 	p := scanner{s: s}
 	p.space()
-	o, ok := p.object()
+	o, ok := p.object(o)
 	p.space()
 	if !ok || p.i != len(s) {
 		return nil, errJSON
@@ -84,12 +85,11 @@ func (p *scanner) take(c byte) bool {
 	return false
 }
 
-// object reads an object and keeps its members.
-func (p *scanner) object() (object, bool) {
+// object reads an object and appends its members to o.
+func (p *scanner) object(o object) (object, bool) {
 	if !p.take('{') {
 		return nil, false
 	}
-	o := make(object, 0, 8)
 	p.space()
 	if p.take('}') {
 		return o, true

@@ -16,6 +16,8 @@ import (
 // Thumbprint is the RFC 7638 thumbprint of a key: the SHA-256 of its required members, in base64url, 43 characters.
 type Thumbprint string
 
+const thumbprintLength = 43
+
 // Equal compares in constant time. An empty thumbprint equals nothing, not even itself.
 func (t Thumbprint) Equal(o Thumbprint) bool {
 	return t != "" && subtle.ConstantTimeCompare([]byte(t), []byte(o)) == 1
@@ -48,7 +50,7 @@ type publicKey struct {
 // parseJWK reads a public JWK (RFC 7517). Only canonical encodings pass: coordinates of full length (RFC 7518 §6.2.1.2),
 // minimal RSA integers (§6.3.1), strict base64url. So a key has one thumbprint, however that is computed.
 func parseJWK(text string) (publicKey, error) {
-	o, err := parseObject(text)
+	o, err := parseObject(text, make(object, 0, 8))
 	if err != nil {
 		return publicKey{}, errKey
 	}

@@ -2,6 +2,8 @@ package dpop
 
 import (
 	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
 	"math"
 	"strconv"
 	"strings"
@@ -21,9 +23,12 @@ type Proof struct {
 	NotBefore  time.Time // zero without nbf
 	Nonce      string    // empty without one; a claimed nonce is never empty
 
-	key       publicKey
-	signed    string // what the signature is over: the two segments as they were sent
-	signature []byte
+	header     *Header
+	remembered Remembered // where the header comes from; nil: it was read
+	head       string     // the header as it was sent
+	signed     string     // what the signature is over: the two segments as they were sent
+	signature  []byte
+	room       [64]byte // for the signature: most have that length
 }
 
 // proofType is the one value of typ (RFC 9449 §4.2).
@@ -39,75 +44,61 @@ const maxTime = 1 << 40
 // Parse reads a compact JWS (RFC 7515 §7.1) and checks everything that needs neither the request, nor a clock, nor the
 // signature: the encoding, the header, the key, the presence and types of the claims. It is pure, and its work is
 // bounded by the length of raw, which the caller bounds. The error is always an *Error.
-func Parse(raw string, algorithms Algorithms) (*Proof, error) {
+func Parse(raw string, algorithms Algorithms) (*Proof, error) { return parse(raw, algorithms, nil) }
+
+// parse is Parse with a memory of headers, which may be nil. It changes nothing but the time that is taken.
+func parse(raw string, algorithms Algorithms, headers Headers) (*Proof, error) {
 	head, rest, ok := strings.Cut(raw, ".")
 	body, sig, ok2 := strings.Cut(rest, ".")
 	if !ok || !ok2 || strings.Contains(sig, ".") {
 		return nil, refuse(ProofMalformed, "the DPoP header is not one compact JWS of three parts")
 	}
-	header, err := segment(head)
-	if err != nil {
-		return nil, refuse(ProofMalformed, "the header of the proof is not a JSON object in base64url")
-	}
-	p := &Proof{signed: raw[:len(head)+1+len(body)]}
-	if err := p.readHeader(header, algorithms); err != nil {
+	p := &Proof{head: head, signed: raw[:len(head)+1+len(body)]}
+	if err := p.takeHeader(algorithms, headers); err != nil {
 		return nil, err
 	}
-	claims, err := segment(body)
+	var room [8]member
+	claims, err := segment(body, room[:0])
 	if err != nil {
 		return nil, refuse(ProofMalformed, "the payload of the proof is not a JSON object in base64url")
 	}
 	if err := p.readClaims(claims); err != nil {
 		return nil, err
 	}
-	if p.signature, err = decode64(sig); err != nil || len(p.signature) == 0 {
+	if p.signature, err = appendDecoded64(p.room[:0], sig); err != nil || len(p.signature) == 0 {
 		return nil, refuse(ProofMalformed, "the signature of the proof is not base64url")
 	}
 	return p, nil
 }
 
-// segment decodes one part of the JWS that holds a JSON object.
-func segment(s string) (object, error) {
-	b, err := decode64(s)
+// takeHeader recalls the header, or reads it. A list of algorithms can change between two proofs.
+func (p *Proof) takeHeader(algorithms Algorithms, headers Headers) error {
+	if headers != nil {
+		p.remembered = headers.Recall(p.head)
+	}
+	if p.remembered != nil {
+		p.header = p.remembered.Header()
+		if _, err := algorithms.take(p.header.Algorithm); err != nil {
+			return err
+		}
+	} else {
+		var err error
+		if p.header, err = readHeader(p.head, algorithms); err != nil {
+			return err
+		}
+	}
+	p.Algorithm, p.Thumbprint = p.header.Algorithm, p.header.Thumbprint
+	return nil
+}
+
+// segment decodes one part of the JWS that holds a JSON object, whose members it puts into room while that lasts.
+func segment(s string, room object) (object, error) {
+	var buffer [1 << 10]byte // on the stack: what is kept is the text
+	b, err := appendDecoded64(buffer[:0], s)
 	if err != nil {
 		return nil, err
 	}
-	return parseObject(string(b))
-}
-
-// readHeader checks the JOSE header (RFC 9449 §4.3, points 4, 5 and 7). Members it does not know are ignored (§4.2);
-// kid, x5c, jku and x5u are among those: the key is the one in jwk and no other.
-func (p *Proof) readHeader(o object, algorithms Algorithms) *Error {
-	if o.get("typ").string() != proofType {
-		return refuse(TypMismatch, "typ is not "+proofType)
-	}
-	if o.get("crit").kind != kindNone {
-		return refuse(CritUnsupported, "crit names extensions, and none is understood")
-	}
-	if b64 := o.get("b64"); b64.kind != kindNone && b64 != (member{"b64", kindLiteral, "true"}) { // RFC 7797 §7
-		return refuse(CritUnsupported, "b64 is not for JWTs")
-	}
-	p.Algorithm = Algorithm(o.get("alg").string())
-	if !algorithms.has(p.Algorithm) || !Known(p.Algorithm) {
-		return unlike(AlgUnsupported, "alg is none of "+algorithms.String(), algorithms.String(), string(p.Algorithm))
-	}
-	jwk := o.get("jwk")
-	if jwk.kind != kindObject {
-		return refuse(KeyInvalid, "the header has no jwk object")
-	}
-	var err error
-	switch p.key, err = parseJWK(jwk.text); err {
-	case nil:
-	case errPrivate:
-		return refuse(KeyPrivate, err.Error())
-	default:
-		return refuse(KeyInvalid, "the jwk is not a valid public key: EC P-256, P-384, P-521, OKP Ed25519 or RSA of 2048 to 4096 bits, canonically encoded")
-	}
-	if want := schemes[p.Algorithm]; p.key.kty != want.kty || p.key.crv != want.crv {
-		return unlike(KeyAlgMismatch, "the jwk does not fit alg", strings.TrimSpace(want.kty+" "+want.crv), strings.TrimSpace(p.key.kty+" "+p.key.crv))
-	}
-	p.Thumbprint = p.key.thumbprint
-	return nil
+	return parseObject(string(b), room)
 }
 
 // readClaims checks that the claims of RFC 9449 §4.2 are there and of the right types; claims it does not know are
@@ -168,16 +159,27 @@ func numericDate(m member) (time.Time, bool) {
 // VerifySignature says whether the proof is signed by the key in its header (RFC 9449 §4.3, point 6). This is the
 // expensive check: binding the key to a live token first keeps strangers from causing it.
 func (p *Proof) VerifySignature() error {
-	if !schemes[p.Algorithm].verify(p.key.key, p.signed, p.signature) {
+	if !schemes[p.Algorithm].verify(p.header.key, p.signed, p.signature) {
 		return refuse(SignatureInvalid, "the signature is not that of the key in the header")
 	}
 	return nil
 }
 
+// ofToken says whether ath is the hash of token, in constant time.
+func (p *Proof) ofToken(token string) bool {
+	var text [thumbprintLength]byte // also the length of an ath
+	sum := sha256.Sum256([]byte(token))
+	base64.RawURLEncoding.Encode(text[:], sum[:])
+	return subtle.ConstantTimeCompare([]byte(p.ATH), text[:]) == 1
+}
+
 // ReplayKey is what a used proof is remembered by: SHA-256 over (jkt, jti). Not the text of the proof, which has many
 // spellings for one signature, and not jti alone, with which one client could burn another's (RFC 9449 §11.1).
 func (p *Proof) ReplayKey() ReplayKey {
-	return sha256.Sum256([]byte(string(p.Thumbprint) + "." + p.JTI)) // a thumbprint is 43 characters: no ambiguity
+	b := make([]byte, 0, thumbprintLength+1+maxJTI) // on the stack
+	b = append(b, p.Thumbprint...)                  // of one length: no ambiguity
+	b = append(b, '.')
+	return sha256.Sum256(append(b, p.JTI...))
 }
 
 // TokenHash is the ath of a token: base64url of the SHA-256 of its text (RFC 9449 §4.2).

@@ -38,7 +38,7 @@ routes:
 	tokens, err := cache.NewTokens(table, cache.TokensOptions{MaxSize: 64 << 20, TTL: time.Minute, NegativeTTL: time.Second, Timeout: time.Second})
 	require.NoError(b, err)
 	b.Cleanup(tokens.Close)
-	g, err := proxy.New(c, proxy.Options{Tokens: tokens, Replay: cache.NewProofs(256<<20, nil)})
+	g, err := proxy.New(c, proxy.Options{Tokens: tokens, Replay: cache.NewProofs(256<<20, nil), Headers: cache.NewHeaders(cache.HeadersOptions{Tables: true})})
 	require.NoError(b, err)
 	b.Cleanup(g.Close)
 	return g, key

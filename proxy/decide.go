@@ -204,7 +204,7 @@ func (x *exchange) possess(ctx context.Context, proof *dpop.Proof, rec *tokensto
 		x.suspect(OtherKey, x.token, proof)
 		return refuseProof(dpop.AsError(err))
 	}
-	if err := proof.VerifySignature(); err != nil {
+	if err := x.table.verifier.VerifySignature(proof); err != nil {
 		return refuseProof(dpop.AsError(err))
 	}
 	if err := x.table.verifier.Claim(ctx, proof, x.accepted); err != nil {

@@ -28,6 +28,7 @@ type Options struct {
 	Tokens   Lookuper
 	Digester tokenstore.Digester
 	Replay   dpop.Replay
+	Headers  dpop.Headers // remembers what headers of proofs say, for all configurations; nil: nothing does
 	// Started is set while Replay is this process's own memory: a proof with an older iat may have been used before a
 	// restart, and is not trusted.
 	Started time.Time

@@ -114,14 +114,14 @@ func (g *rig) eventAfter(n int) (e proxy.Event) {
 }
 
 // newRig starts a gateway with the config of testdata/vectors/rigs/NAME.yaml.
-func newRig(t *testing.T, name string) *rig {
+func newRig(t *testing.T, name string, changes ...func(o *proxy.Options)) *rig {
 	data, err := os.ReadFile("../testdata/vectors/rigs/" + name + ".yaml")
 	require.NoError(t, err)
-	return newRigFrom(t, name, data)
+	return newRigFrom(t, name, data, changes...)
 }
 
 // newRigFrom starts a gateway with a config in which ${UPSTREAM} and ${GATEWAY} are URLs.
-func newRigFrom(t *testing.T, name string, yaml []byte) *rig {
+func newRigFrom(t *testing.T, name string, yaml []byte, changes ...func(o *proxy.Options)) *rig {
 	g := &rig{t: t, rows: &rows{byDigest: map[tokenstore.Digest]*tokenstore.Record{}}}
 	g.heard.L = &g.mu
 	up := httptest.NewServer(http.HandlerFunc(g.upstream))
@@ -138,17 +138,22 @@ func newRigFrom(t *testing.T, name string, yaml []byte) *rig {
 	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	g.proofs = cache.NewProofs(8<<20, g.now)
 	g.config = c
-	g.begin(g.options())
+	o := g.options()
+	for _, change := range changes {
+		change(&o)
+	}
+	g.begin(o)
 	return g
 }
 
 // options are those of a gateway on the rig's table and used proofs.
 func (g *rig) options() proxy.Options {
 	return proxy.Options{
-		Tokens: g.rows,
-		Replay: g.proofs,
-		Now:    g.now,
-		Log:    g.logger,
+		Tokens:  g.rows,
+		Replay:  g.proofs,
+		Headers: cache.NewHeaders(cache.HeadersOptions{Tables: true, Log: g.logger, Now: g.now}),
+		Now:     g.now,
+		Log:     g.logger,
 		Events: func(e *proxy.Event) {
 			g.logger.Info("event", "event", fmt.Sprintf("%+v", *e))
 			g.mu.Lock()

@@ -70,6 +70,7 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 		MaxProofSize: int(c.DPoP.MaxProofSize),
 		Started:      o.Started,
 		Replay:       o.Replay,
+		Headers:      o.Headers,
 	}
 	for _, name := range c.DPoP.Algorithms {
 		if !dpop.Known(dpop.Algorithm(name)) {

@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dpopgate/dpopgate/cache"
 	"github.com/dpopgate/dpopgate/dpop"
+	"github.com/dpopgate/dpopgate/proxy"
 	"github.com/stretchr/testify/require"
 )
 
@@ -57,12 +59,34 @@ func readVectors(t testing.TB) []vectorCase {
 	return all
 }
 
-func TestVectors(t *testing.T) {
+func TestVectors(t *testing.T) { playAll(t, nil) }
+
+// What is remembered of clients' headers and keys changes no answer: each case once more, at a gateway that knows those of
+// all keys.
+func TestVectorsAreTheSameForKnownClients(t *testing.T) {
+	known := cache.NewHeaders(cache.HeadersOptions{Tables: true})
+	for _, key := range vectorKeys(t) {
+		v := dpop.Verifier{Algorithms: dpop.Algorithms{key.Algorithm()}, MaxProofSize: 8 << 10, Headers: known}
+		for range 4 { // the third of which builds its table
+			raw, err := key.Sign(dpop.Claims{Method: "GET", URL: "https://api.example.test/"})
+			require.NoError(t, err)
+			p, err := v.Parse(raw)
+			require.NoError(t, err)
+			require.NoError(t, v.VerifySignature(p))
+			head, _, _ := strings.Cut(raw, ".")
+			require.NotNil(t, known.Recall(head))
+		}
+	}
+	playAll(t, known)
+}
+
+// playAll plays all cases at gateways with a memory of headers, or without one.
+func playAll(t *testing.T, headers dpop.Headers) {
 	keys := vectorKeys(t)
 	for _, c := range readVectors(t) {
 		t.Run(c.id, func(t *testing.T) {
 			sent := 0
-			p := &player{t: t, keys: keys, c: c, rig: "base"}
+			p := &player{t: t, keys: keys, c: c, rig: "base", headers: headers}
 			for _, line := range c.lines {
 				p.line = line
 				if p.play(line.text) {
@@ -97,6 +121,8 @@ type player struct {
 	line vectorLine
 	rig  string
 	g    *rig
+
+	headers dpop.Headers // of the rig
 
 	next     request
 	wire     string // what was sent last
@@ -138,7 +164,7 @@ func (p *player) fail(format string, args ...any) {
 
 func (p *player) gate() *rig {
 	if p.g == nil {
-		p.g = newRig(p.t, p.rig)
+		p.g = newRig(p.t, p.rig, func(o *proxy.Options) { o.Headers = p.headers })
 		p.g.rows.put("T1", bound(p.keys["K1"].Thumbprint(), "items:read"))
 		p.next = p.base()
 	}

@@ -73,6 +73,7 @@ func needRestart(running, c *config.Config) []string {
 		{"cache", running.Cache, c.Cache},
 		{"dpop.replay", running.DPoP.Replay, c.DPoP.Replay},
 		{"dpop.replay_memory", running.DPoP.ReplayMemory, c.DPoP.ReplayMemory},
+		{"dpop.key_tables", running.DPoP.KeyTables, c.DPoP.KeyTables},
 		{"log.format", running.Log.Format, c.Log.Format},
 		{"log.audit", running.Log.Audit, c.Log.Audit},
 		{"tracing", running.Tracing, c.Tracing},

@@ -23,6 +23,7 @@ func TestReloadNamesWhatNeedsARestart(t *testing.T) {
 		"cache":              func(c *config.Config) { c.Cache.TTL++ },
 		"dpop.replay":        func(c *config.Config) { c.DPoP.Replay = "postgres" },
 		"dpop.replay_memory": func(c *config.Config) { c.DPoP.ReplayMemory++ },
+		"dpop.key_tables":    func(c *config.Config) { c.DPoP.KeyTables = false },
 		"log.format":         func(c *config.Config) { c.Log.Format = "text" },
 		"tracing":            func(c *config.Config) { c.Tracing.OTLPEndpoint = "http://localhost" },
 		"limits":             func(c *config.Config) { c.Limits.HeaderBytes++ },

@@ -157,6 +157,7 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 		Digester: digesterOf(c.Store),
 		NonceKey: s.nonceKey,
 		Leaving:  s.ready.draining.Load,
+		Headers:  cache.NewHeaders(cache.HeadersOptions{Tables: c.DPoP.KeyTables, Log: s.log}),
 		Log:      s.log,
 		Misuse:   s.misused,
 		Events:   func(e *proxy.Event) { s.metrics.observe(e); s.tally.observe(e); events(e) },
