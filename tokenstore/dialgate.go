@@ -17,8 +17,8 @@ import (
 // dialCost is the time from one dial to the next when the database does not answer. Without a bound, requests that
 // each dial anew hit a dead server thousands of times a second, and the server that comes back as well. One attempt to
 // connect can take several dials (addresses of a name, with TLS and without): for up to five, this keeps an instance to
-// ten dials in any second.
-const dialCost = 125 * time.Millisecond
+// ten dials in any second, although two attempts may begin at once: one for a lookup, one to listen.
+const dialCost = 150 * time.Millisecond
 
 // errDialsSpent says that no connection was tried.
 var errDialsSpent = errors.New("not tried again so soon")
@@ -72,8 +72,8 @@ func (g *dialGate) guard(cfg *pgx.ConnConfig) error {
 // charge puts the next dial off by the cost of one, to at most a second from now.
 func (g *dialGate) charge() {
 	now := g.now()
-	if g.next.Before(now) {
-		g.next = now
+	if idle := now.Add(-dialCost); g.next.Before(idle) {
+		g.next = idle
 	}
 	if g.next = g.next.Add(dialCost); g.next.After(now.Add(time.Second)) {
 		g.next = now.Add(time.Second)

@@ -73,6 +73,8 @@ func TestGateIsOpenFromAnAnswerToAFailure(t *testing.T) {
 
 func TestGateStaysShutForAnswersOnOlderConnections(t *testing.T) {
 	g, c := newGate()
+	_, err := g.admit()
+	require.NoError(t, err)
 	older, err := g.admit()
 	require.NoError(t, err)
 	g.answered(older)
@@ -93,7 +95,10 @@ func TestGateTakesItsOwnRefusalForNoFailure(t *testing.T) {
 	g, _ := newGate()
 	first, err := g.admit()
 	require.NoError(t, err)
+	_, err = g.admit()
+	require.NoError(t, err, "a lookup and a listener may begin together")
 	_, refused := g.admit()
+	require.ErrorIs(t, refused, errDialsSpent)
 	g.failed(refused)
 	g.answered(first)
 	_, err = g.admit()

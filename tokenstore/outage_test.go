@@ -217,6 +217,11 @@ func TestADeadDatabaseIsDialledTenTimesASecond(t *testing.T) {
 					}
 				})
 			}
+			all.Go(func() {
+				for hammer.Err() == nil {
+					assert.Error(t, store.Watch(hammer, func(tokenstore.Change) {}))
+				}
+			})
 			all.Wait()
 			mu.Lock()
 			defer mu.Unlock()

@@ -58,7 +58,9 @@ func OpenPostgres(ctx context.Context, dsn string, opts PostgresOptions) (*Postg
 			pool.Close()
 			return nil, fmt.Errorf("opening store: %w", err)
 		}
+		pool = p.primary
 	}
+	notices.gate = pool.gate
 	return p, nil
 }
 

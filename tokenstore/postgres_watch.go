@@ -25,10 +25,10 @@ var _ Watcher = (*Postgres)(nil)
 // are not out of a pool: notices come to the session that listens.
 type hotline struct {
 	config *pgx.ConnConfig
-	gate   *dialGate
+	gate   *dialGate // of the pool for that server: what both dial together is bounded
 }
 
-// newHotline reads a DSN as OpenPool does.
+// newHotline reads a DSN as OpenPool does. Its gate is yet to be set.
 func newHotline(dsn string) (*hotline, error) {
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
@@ -40,7 +40,7 @@ func newHotline(dsn string) (*hotline, error) {
 	if params := c.RuntimeParams; params["application_name"] == applicationName {
 		params["application_name"] += " watch"
 	}
-	return &hotline{config: c, gate: &dialGate{now: time.Now}}, nil
+	return &hotline{config: c}, nil
 }
 
 // connect dials, in its turn: a server that does not answer is tried at most so often. ctx bounds it.
@@ -55,21 +55,18 @@ func (h *hotline) connect(ctx context.Context) (*pgx.Conn, error) {
 	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		h.failed(ctx, err)
+		if !errors.Is(ctx.Err(), context.Canceled) { // that the caller left says nothing about the server
+			h.gate.failed(err)
+		}
 		return nil, fmt.Errorf("connecting to the database: %w", err)
 	}
 	return conn, nil
 }
 
-// answered tells the gate that a connection is good, and failed that it is not. That the caller left says nothing.
+// answered tells the gate that a connection is good. That one has ended later says nothing about dialling: it may be this
+// session alone, and lookups are to go on.
 func (h *hotline) answered(c *pgx.Conn) {
 	h.gate.answered(c.PgConn().CustomData()[attemptKey].(*attempt))
-}
-
-func (h *hotline) failed(ctx context.Context, err error) {
-	if !errors.Is(ctx.Err(), context.Canceled) {
-		h.gate.failed(err)
-	}
 }
 
 // hangUp closes a connection, and does not wait long for one that is dead.
@@ -87,7 +84,6 @@ func (p *Postgres) Watch(ctx context.Context, report func(Change)) error {
 	if errors.Is(err, ErrNoNotices) {
 		return err
 	}
-	p.notices.failed(ctx, err)
 	return because(ctx, "listening for revocations", err)
 }
 
