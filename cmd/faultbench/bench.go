@@ -64,7 +64,7 @@ func newBench(ctx context.Context, p programs, binary string, bounds bounds, siz
 	}
 	if b.binary == "" {
 		b.binary = filepath.Join(b.folder, "dpopgate")
-		if err = buildGateway(ctx, b.binary, nil); err != nil {
+		if err = buildGateway(ctx, b.binary); err != nil {
 			return b, err
 		}
 	}
@@ -109,11 +109,13 @@ func newBench(ctx context.Context, p programs, binary string, bounds bounds, siz
 	return b, b.populate(ctx, size)
 }
 
+// program is the gateway's package.
+const program = "github.com/dpopgate/dpopgate/cmd/dpopgate"
+
 // buildGateway builds the program as the Dockerfile does; flags come besides.
-func buildGateway(ctx context.Context, to string, flags []string) error {
-	args := append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", to}, flags...)
-	build := exec.CommandContext(ctx, "go", append(args, "github.com/dpopgate/dpopgate/cmd/dpopgate")...)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+func buildGateway(ctx context.Context, to string, flags ...string) error {
+	build := exec.CommandContext(ctx, "go", append(append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", to}, flags...), program)...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if said, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the gateway: %w\n%s", err, said)
 	}
@@ -125,15 +127,15 @@ func (b *bench) config(i *instance, access bool) string {
 	return fmt.Sprintf(`
 public_urls: [%q]
 listen: {http: %q, admin: %q, trusted_proxies: [127.0.0.0/8]}
-store: {postgres: %q}
+store: {postgres: %q, timeout: %s}
 cache: {ttl: %s}
 dpop: {replay: "redis://%s"}
 limits: {drain_delay: 1s, drain_timeout: 10s}
 log: {access: %t}
 routes:
-  - {match: /orders/, upstream: "http://%[8]s", scopes: [orders]}
-  - {match: /admin/, upstream: "http://%[8]s", scopes: [admin]}
-`, b.ledger.url, i.address, i.admin, b.postgres.dsn(i.relay.address()), b.bounds.ttl, b.valkey.address, access, b.upstream.address)
+  - {match: /orders/, upstream: "http://%[9]s", scopes: [orders]}
+  - {match: /admin/, upstream: "http://%[9]s", scopes: [admin]}
+`, b.ledger.url, i.address, i.admin, b.postgres.dsn(i.relay.address()), b.bounds.timeout, b.bounds.ttl, b.valkey.address, access, b.upstream.address)
 }
 
 // migrate makes the table and its triggers, and the one client that tokens are issued to.

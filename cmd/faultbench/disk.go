@@ -76,15 +76,15 @@ func (s *script) fullDisk(ctx context.Context) error {
 }
 
 // issueEmbedded has the program issue a token into the store of an instance.
-func (s *script) issueEmbedded(ctx context.Context, i *instance, program ...string) (*token, error) {
+func (s *script) issueEmbedded(ctx context.Context, i *instance, command ...string) (*token, error) {
 	key, err := s.issuer.key()
 	if err != nil {
 		return nil, err
 	}
-	if program == nil {
-		program = []string{i.binary}
+	if command == nil {
+		command = []string{i.binary}
 	}
-	args := append(program, "token", "issue", "-c", i.config, "--client", s.issuer.client.String(), "--user", uuid.NewString(),
+	args := append(command, "token", "issue", "-c", i.config, "--client", s.issuer.client.String(), "--user", uuid.NewString(),
 		"--scope", "orders", "--jkt", string(key.Thumbprint()), "--json")
 	said, err := exec.CommandContext(ctx, args[0], args[1:]...).Output()
 	if err != nil {

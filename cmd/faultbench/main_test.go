@@ -94,7 +94,15 @@ func TestTheJudgeFinds(t *testing.T) {
 		"an honest request that nobody saw": {func(c *courtroom) { c.request(honest, 200, 0) }, tally{lost: 1}},
 		"an answer to another request":      {func(c *courtroom) { c.request(honest, 200, 1).mixed = true }, tally{passed: 1, lost: 1}},
 		"a request delivered twice":         {func(c *courtroom) { c.request(honest, 200, 2) }, tally{passed: 1, doubled: 1}},
-		"another caller's name":             {func(c *courtroom) { c.request(honest, 200, 1).token.id = uuid.New() }, tally{passed: 1, imposter: 1}},
+		"a GET repeated when the upstream broke off": {func(c *courtroom) {
+			c.windows.open(repeated)
+			c.request(honest, 200, 2).method = "GET"
+		}, tally{passed: 1}},
+		"a POST repeated when the upstream broke off": {func(c *courtroom) {
+			c.windows.open(repeated)
+			c.request(honest, 200, 2)
+		}, tally{passed: 1, doubled: 1}},
+		"another caller's name": {func(c *courtroom) { c.request(honest, 200, 1).token.id = uuid.New() }, tally{passed: 1, imposter: 1}},
 		"a header of the client's own": {func(c *courtroom) {
 			c.upstream.seen[c.request(honest, 200, 1).id].forged = true
 		}, tally{passed: 1, imposter: 1}},

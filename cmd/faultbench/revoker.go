@@ -41,7 +41,7 @@ type revocation struct {
 // ways are the statements that end a token.
 var ways = []string{
 	"DELETE FROM oauth_access_tokens WHERE jti = $1",
-	"UPDATE oauth_access_tokens SET expires_at = now() - interval '1 second' WHERE jti = $1",
+	"UPDATE oauth_access_tokens SET expires_at = now() - interval '1 minute' WHERE jti = $1",
 	"DELETE FROM users WHERE id = (SELECT user_id FROM oauth_access_tokens WHERE jti = $1)",
 }
 

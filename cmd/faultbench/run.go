@@ -60,7 +60,7 @@ func (s *script) recover(ctx context.Context) error {
 }
 
 // reconcile judges every request, by the fault in which it ended.
-func (s *script) reconcile() (total tally, findings []string) {
+func (s *script) reconcile() (total tally, findings []*finding) {
 	requests := s.ledger.requests
 	slices.SortFunc(requests, func(a, b *request) int { return a.end.Compare(b.end) })
 	j := newJudge(s.bench, requests)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -16,7 +15,7 @@ import (
 type soak struct {
 	*bench
 	total    tally
-	findings []string
+	findings []*finding
 	samples  []sample
 }
 
@@ -58,7 +57,9 @@ func (s *soak) run(ctx context.Context, long time.Duration, stdout io.Writer) er
 	s.fold(s.ledger.ids.Load() + 1)
 	grown := s.print(stdout)
 	if grown || !s.total.faultless() {
-		fmt.Fprintln(stdout, strings.Join(s.findings, "\n"))
+		for _, f := range s.findings {
+			fmt.Fprintln(stdout, f)
+		}
 		return errFaults
 	}
 	return nil
@@ -93,7 +94,7 @@ func (s *soak) churn(ctx context.Context, end time.Time) error {
 			}
 		}
 		if n%6 == 0 {
-			s.windows.open(unavailable | broken)
+			s.windows.open(unavailable | broken | repeated)
 			err := s.upstream.restart()
 			sleep(ctx, time.Second)
 			s.windows.close()

@@ -50,34 +50,42 @@ type judge struct {
 	upstream *upstream
 	windows  *windows
 	bounds   bounds
-	accepted map[uint64]int // by proof: how often the upstream saw a request with it
-	findings []string       // the first few of what is not as it should be
+	accepted map[uint64]int // by proof: how many requests with it the upstream saw
+	findings []*finding
+	kinds    map[string]*finding
 }
 
 func newJudge(b *bench, requests []*request) *judge {
-	j := &judge{upstream: b.upstream, windows: &b.windows, bounds: b.bounds, accepted: map[uint64]int{}}
+	j := &judge{upstream: b.upstream, windows: &b.windows, bounds: b.bounds, accepted: map[uint64]int{}, kinds: map[string]*finding{}}
 	for _, r := range requests {
-		j.accepted[r.proof] += j.upstream.saw(r.id).times
+		j.accepted[r.proof] += min(1, j.upstream.saw(r.id).times)
 	}
 	return j
 }
 
-// find keeps a finding in words.
+// find keeps a finding in words, or counts it with the first of its kind.
 func (j *judge) find(r *request, format string, args ...any) {
-	const enough = 40
-	if len(j.findings) == enough {
-		j.findings = append(j.findings, "and more")
-	}
-	if len(j.findings) > enough {
-		return
-	}
 	where := "the load balancer"
 	if r.instance != nil {
 		where = r.instance.name
 	}
-	j.findings = append(j.findings, fmt.Sprintf("%s request %d (%s, %s to %s, status %d %s): %s", r.start.Format("15:04:05.000"), r.id, r.what, r.method, where,
-		r.status, r.reason, fmt.Sprintf(format, args...)))
+	kind := fmt.Sprintf("%s, status %d %s: %s", r.what, r.status, r.reason, fmt.Sprintf(format, args...))
+	if f := j.kinds[kind]; f != nil {
+		f.more++
+		return
+	}
+	f := &finding{words: fmt.Sprintf("%s request %d, %s to %s, after %s: %s", r.start.Format("15:04:05.000"), r.id, r.method, where, round(r.end.Sub(r.start)), kind)}
+	j.kinds[kind] = f
+	j.findings = append(j.findings, f)
 }
+
+// finding is something that is not as it should be.
+type finding struct {
+	words string // about the first request
+	more  int    // of its kind
+}
+
+func (f *finding) String() string { return fmt.Sprintf("%s (and %d more)", f.words, f.more) }
 
 // verdict is about one request.
 func (j *judge) verdict(r *request) (t tally) {
@@ -91,7 +99,7 @@ func (j *judge) verdict(r *request) (t tally) {
 		t.imposter++
 		j.find(r, "the upstream was told %q %q %q", saw.subject, saw.client, saw.token)
 	}
-	if saw.times > 1 {
+	if saw.times > 2 || saw.times == 2 && !(r.method == http.MethodGet && j.windows.allow(repeated, r.start, r.end)) {
 		t.doubled++
 		j.find(r, "delivered %d times", saw.times)
 	}

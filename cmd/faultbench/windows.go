@@ -12,6 +12,7 @@ const (
 	unavailable allowance = 1 << iota // 502, 503 and 504
 	broken                            // a connection that ends without an answer
 	stale                             // a revocation that is seen within cache.ttl only, since no notice of it arrives
+	repeated                          // a GET that is delivered twice, since the upstream broke off the first time
 )
 
 // windows are the declared times of faults. They may be used concurrently.
@@ -57,6 +58,7 @@ func (w *windows) allow(what allowance, from, to time.Time) bool {
 
 // bounds are the promises that reconciliation holds the fleet to.
 type bounds struct {
+	timeout  time.Duration // store.timeout
 	ttl      time.Duration // cache.ttl
 	notice   time.Duration // from a commit until every instance refuses, while notices work
 	recovery time.Duration // from the mending of a fault until nothing is felt of it
