@@ -128,14 +128,14 @@ func (b *bench) config(i *instance, access bool) string {
 public_urls: [%q]
 listen: {http: %q, admin: %q, trusted_proxies: [127.0.0.0/8]}
 store: {postgres: %q, timeout: %s}
-cache: {ttl: %s}
+cache: {ttl: %s, stale_on_error: %s}
 dpop: {replay: "redis://%s"}
-limits: {drain_delay: 1s, drain_timeout: 10s}
+limits: {drain_delay: %s, drain_timeout: 10s}
 log: {access: %t}
 routes:
-  - {match: /orders/, upstream: "http://%[9]s", scopes: [orders]}
-  - {match: /admin/, upstream: "http://%[9]s", scopes: [admin]}
-`, b.ledger.url, i.address, i.admin, b.postgres.dsn(i.relay.address()), b.bounds.timeout, b.bounds.ttl, b.valkey.address, access, b.upstream.address)
+  - {match: /orders/, upstream: "http://%[11]s", scopes: [orders]}
+  - {match: /admin/, upstream: "http://%[11]s", scopes: [admin]}
+`, b.ledger.url, i.address, i.admin, b.postgres.dsn(i.relay.address()), b.bounds.timeout, b.bounds.ttl, b.bounds.stale, b.valkey.address, drainDelay, access, b.upstream.address)
 }
 
 // migrate makes the table and its triggers, and the one client that tokens are issued to.

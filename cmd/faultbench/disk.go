@@ -38,7 +38,7 @@ func (s *script) fullDisk(ctx context.Context) error {
 	}
 	defer i.process.stop(syscall.SIGTERM)
 	limit := func(to string) error {
-		return run(ctx, "prlimit", "--pid", strconv.Itoa(i.process.pid()), "--fsize="+to+":")
+		return run(ctx, "prlimit", "--pid", strconv.Itoa(i.process.pid), "--fsize="+to+":")
 	}
 	w := &wire{address: i.address}
 	defer w.close()
@@ -70,7 +70,7 @@ func (s *script) fullDisk(ctx context.Context) error {
 		return fmt.Errorf("once there is room again: %w", err)
 	}
 	tokens[0].ended.Store(time.Now().UnixNano())
-	sleep(ctx, s.bounds.revocation(false)+100*time.Millisecond)
+	sleep(ctx, s.bounds.notice+100*time.Millisecond)
 	use(20)
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -23,7 +24,7 @@ type instance struct {
 	address, admin string
 	relay          *relay
 	process        *process
-	starts         windows   // from a start until it said that it was ready: only those who do not ask call it then
+	away           windows   // when only those call it who do not ask whether it is ready
 	idle           footprint // of the first run, before anybody called
 	highest        int64     // bytes of memory that any run of it has taken at the most
 }
@@ -31,14 +32,13 @@ type instance struct {
 // start returns once the instance says that it is ready, and how long that took.
 func (i *instance) start(ctx context.Context) (took time.Duration, err error) {
 	began := time.Now()
-	i.starts.open(unavailable)
 	serve := exec.Command(i.binary, "serve", "-c", i.config)
 	serve.Env = i.environment
 	if i.process, err = launch(i.folder, i.name, serve); err != nil {
 		return 0, err
 	}
 	err = i.process.await(ctx, "the instance is ready", i.ready)
-	i.starts.close()
+	i.away.close()
 	return time.Since(began), err
 }
 
@@ -51,17 +51,55 @@ func (i *instance) configure(text string) error {
 	return os.Rename(next, i.config)
 }
 
+// drainDelay is for how long an instance that was told to end says that it is not ready, and serves all the same.
+const drainDelay = time.Second
+
 // roll stops the instance as an init system would, and starts it anew.
 func (i *instance) roll(ctx context.Context) error {
 	i.note()
-	i.process.stop(syscall.SIGTERM)
+	i.process.signal(syscall.SIGTERM, false)
+	sleep(ctx, drainDelay-drainDelay/10) // which it began a little later
+	i.away.open(unavailable | broken)
+	select {
+	case <-i.process.ended:
+	case <-time.After(patience):
+		return fmt.Errorf("%s does not end after SIGTERM", i.name)
+	}
 	_, err := i.start(ctx)
 	return err
+}
+
+// handOver has the instance start its program anew and leave its sockets to it.
+func (i *instance) handOver(ctx context.Context) error {
+	const words = `"msg":"handed over","pid":`
+	i.note()
+	before := i.logged(words)
+	i.process.signal(syscall.SIGUSR2, false)
+	if err := i.process.await(ctx, "the instance has handed over", func() bool { return i.logged(words) > before }); err != nil {
+		return err
+	}
+	log, err := os.ReadFile(i.process.log)
+	if err != nil {
+		return err
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(log[bytes.LastIndex(log, []byte(words))+len(words):]), &pid); err != nil {
+		return fmt.Errorf("%s: the log names no process: %w", i.name, err)
+	}
+	old := i.process
+	i.process = old.successor(pid)
+	select {
+	case <-old.ended:
+		return nil
+	case <-time.After(patience):
+		return fmt.Errorf("%s: the process that has handed over does not end", i.name)
+	}
 }
 
 // crash kills the instance and starts it anew.
 func (i *instance) crash(ctx context.Context, away time.Duration) (took time.Duration, err error) {
 	i.note()
+	i.away.open(unavailable | broken)
 	i.process.kill()
 	sleep(ctx, away)
 	return i.start(ctx)
@@ -123,7 +161,7 @@ func (i *instance) footprint() (f footprint, err error) {
 
 // note takes down the memory that this run has taken at the most.
 func (i *instance) note() {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", i.process.pid()))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", i.process.pid))
 	if err != nil {
 		return
 	}

@@ -34,6 +34,20 @@ func newCrowd(ctx context.Context, b *bench, clients, fresh int, think time.Dura
 	return c, err
 }
 
+// hot is what is said of requests with a token that its client always uses.
+const hot = "hot"
+
+// acquaint has every instance see every such token.
+func (c *crowd) acquaint() {
+	for _, i := range c.bench.fleet {
+		w := &wire{address: i.address}
+		for n := range c.hot {
+			c.request(w, i, hot, http.MethodGet, c.hot[n].Load(), 0, "")
+		}
+		w.close()
+	}
+}
+
 // renew gives every client with a token of its own another one. Three of four have a user.
 func (c *crowd) renew(ctx context.Context) error {
 	for _, users := range []bool{true, false} {
@@ -102,7 +116,7 @@ func (c *crowd) work(ctx context.Context, n int) {
 	at, w := b.door(n)
 	defer func() { w.close() }()
 	for sleep(ctx, time.Duration(random.ExpFloat64()*float64(c.think.Load()))) {
-		what, t := "hot", c.hot[n].Load()
+		what, t := hot, c.hot[n].Load()
 		if random.IntN(6) == 0 {
 			if unused := c.unused(); unused != nil {
 				what, t = "cold", unused

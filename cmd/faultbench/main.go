@@ -82,7 +82,7 @@ func (o options) run(ctx context.Context, stdout, stderr io.Writer) error {
 		return err
 	}
 	size := size{clients: 48, thieves: 6, fresh: 6000, think: 120 * time.Millisecond, revocations: 250 * time.Millisecond, access: true}
-	bounds := bounds{timeout: 2 * time.Second, ttl: 4 * time.Second, notice: time.Second, recovery: 2 * time.Second}
+	bounds := bounds{timeout: 2 * time.Second, ttl: 4 * time.Second, stale: 15 * time.Second, notice: time.Second, recovery: 2 * time.Second}
 	if o.short { // as a test among others, on a machine that is busy: what is late is no fault there
 		size.clients, size.think, size.fresh = 24, 150*time.Millisecond, 2000
 		bounds.ttl, bounds.notice = 2*time.Second, 3*time.Second

@@ -41,7 +41,7 @@ type courtroom struct {
 func newCourtroom() *courtroom {
 	return &courtroom{bench: &bench{
 		upstream: &upstream{seen: map[uint64]*sighting{}},
-		bounds:   bounds{ttl: 4 * time.Second, notice: time.Second, recovery: 2 * time.Second},
+		bounds:   bounds{ttl: 4 * time.Second, stale: 15 * time.Second, notice: time.Second, recovery: 2 * time.Second},
 	}}
 }
 
@@ -125,13 +125,29 @@ func TestTheJudgeFinds(t *testing.T) {
 			revokeAt(c.request(honest, 200, 1), -900*time.Millisecond)
 		}, tally{unsure: 1}},
 		"a revoked token that may pass while notices are missing": {func(c *courtroom) {
-			c.windows.open(stale).from = time.Time{}
+			c.windows.open(deaf).from = time.Time{}
 			revokeAt(c.request(honest, 200, 1), -3*time.Second)
 		}, tally{unsure: 1}},
 		"a revoked token that passes for longer than cache.ttl": {func(c *courtroom) {
-			c.windows.open(stale).from = time.Time{}
+			c.windows.open(deaf).from = time.Time{}
 			revokeAt(c.request(honest, 200, 1), -6*time.Second)
 		}, tally{through: 1}},
+		"a revoked token that may pass while the store is away": {func(c *courtroom) {
+			c.windows.open(cutOff).from = time.Time{}
+			revokeAt(c.request(honest, 200, 1), -19*time.Second)
+		}, tally{unsure: 1}},
+		"a revoked token that passes for longer than stale_on_error": {func(c *courtroom) {
+			c.windows.open(cutOff).from = time.Time{}
+			revokeAt(c.request(honest, 200, 1), -21*time.Second)
+		}, tally{through: 1}},
+		"an unknown token sent away while the store is away": {func(c *courtroom) {
+			c.windows.open(unknowable)
+			c.request(honest, 503, 0).what = "cold"
+		}, tally{away: 1}},
+		"a known token sent away while the store is away": {func(c *courtroom) {
+			c.windows.open(unknowable)
+			c.request(honest, 503, 0).what = hot
+		}, tally{denied: 1}},
 		"a token refused before its revocation": {func(c *courtroom) {
 			revokeAt(c.request(honest, 401, 0), time.Second)
 		}, tally{denied: 1}},

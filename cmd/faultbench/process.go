@@ -21,13 +21,13 @@ const patience = 30 * time.Second
 type process struct {
 	name  string
 	log   string // file
-	cmd   *exec.Cmd
+	pid   int
 	ended chan struct{}
 }
 
 // launch starts a command. Its log is appended to NAME.log in folder, which is its working directory as well.
 func launch(folder, name string, cmd *exec.Cmd) (*process, error) {
-	p := &process{name: name, log: filepath.Join(folder, name+".log"), cmd: cmd, ended: make(chan struct{})}
+	p := &process{name: name, log: filepath.Join(folder, name+".log"), ended: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -37,6 +37,7 @@ func launch(folder, name string, cmd *exec.Cmd) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
+	p.pid = cmd.Process.Pid
 	go func() {
 		cmd.Wait()
 		close(p.ended)
@@ -44,7 +45,24 @@ func launch(folder, name string, cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-func (p *process) pid() int { return p.cmd.Process.Pid }
+// successor is a process that this one has started to take its place, with the same log.
+func (p *process) successor(pid int) *process {
+	next := &process{name: p.name, log: p.log, pid: pid, ended: make(chan struct{})}
+	go func() {
+		defer close(next.ended)
+		for lives(pid) {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	return next
+}
+
+// lives says whether a process, which need not be a child of ours, has not ended.
+func lives(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, _ := strings.Cut(string(text), ") ")
+	return err == nil && !strings.HasPrefix(state, "Z")
+}
 
 func (p *process) running() bool {
 	select {
@@ -60,9 +78,9 @@ func (p *process) signal(sig syscall.Signal, family bool) {
 	if !p.running() {
 		return
 	}
-	pids := []int{p.pid()}
+	pids := []int{p.pid}
 	if family {
-		pids = append(pids, children(p.pid())...)
+		pids = append(pids, children(p.pid)...)
 	}
 	for _, pid := range pids {
 		syscall.Kill(pid, sig)

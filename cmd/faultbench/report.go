@@ -21,7 +21,7 @@ type report struct {
 
 // report reconciles, once nobody calls any more.
 func (s *script) report() *report {
-	r := &report{script: s}
+	r := &report{script: s, wrong: s.wrong}
 	requests := len(s.ledger.requests)
 	r.total, r.findings = s.reconcile()
 	if s.upstream.odd > 0 {

@@ -119,7 +119,7 @@ func (v *revoker) revoke(ctx context.Context, conn *pgx.Conn, t *token, statemen
 	go func() { users.Wait(); close(finished) }()
 	select {
 	case <-finished:
-	case <-time.After(b.bounds.revocation(true) + time.Second):
+	case <-time.After(b.bounds.ttl + 2*time.Second):
 	case <-ctx.Done():
 	}
 	close(done)
@@ -142,7 +142,7 @@ func (v *revoker) delays(w *windows) (each, slowest []time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, ring := range v.rings {
-		if w.allow(stale, ring.committed, ring.committed.Add(time.Second)) {
+		if w.allow(deaf|cutOff, ring.committed, ring.committed.Add(time.Second)) {
 			continue
 		}
 		each = append(each, ring.delays...)

@@ -33,6 +33,9 @@ func (s *script) strike(ctx context.Context, f fault) error {
 	r := &row{fault: f, from: time.Now()}
 	s.rows = append(s.rows, r)
 	s.tell("%s", f.name)
+	if f.allows&unknowable != 0 {
+		s.crowd.acquaint()
+	}
 	s.windows.open(f.allows)
 	err := f.strike(ctx, s)
 	r.mended = time.Now()

@@ -146,7 +146,7 @@ func (j *judge) life(r *request) stage {
 			return ending
 		}
 		committed := time.Unix(0, ended)
-		if r.start.After(committed.Add(j.bounds.revocation(j.windows.allow(stale, committed, r.start)))) {
+		if r.start.After(committed.Add(j.bounds.revocation(j.windows, committed, r.start))) {
 			return dead
 		}
 		return ending
@@ -213,17 +213,24 @@ func (j *judge) honest(r *request, saw sighting, t *tally) {
 
 // excused says whether there was no decision about the request, and none had to be.
 func (j *judge) excused(r *request) bool {
+	away := func(what allowance) bool { return r.instance != nil && r.instance.away.allow(what, r.start, r.end) }
 	switch {
 	case r.unsent:
-		return r.instance != nil // an instance may be away, the load balancer may not
+		return away(broken)
 	case r.status == 0:
-		return j.windows.allow(broken, r.start, r.end)
+		return away(broken) || j.windows.allow(broken, r.start, r.end)
 	case r.status >= 502 && r.status <= 504:
-		return j.near(r) || r.instance != nil && r.instance.starts.allow(unavailable, r.start, r.end)
+		return away(unavailable) || j.near(r)
 	default:
 		return false
 	}
 }
 
-// near says whether dependencies may have been away during the request.
-func (j *judge) near(r *request) bool { return j.windows.allow(unavailable|broken, r.start, r.end) }
+// near says whether a store that the request needs may have been away during it.
+func (j *judge) near(r *request) bool {
+	what := unavailable | broken
+	if r.what != hot {
+		what |= unknowable
+	}
+	return j.windows.allow(what, r.start, r.end)
+}

@@ -10,8 +10,10 @@ type allowance int
 
 const (
 	unavailable allowance = 1 << iota // 502, 503 and 504
+	unknowable                        // the same, but not for tokens that every instance knows
 	broken                            // a connection that ends without an answer
-	stale                             // a revocation that is seen within cache.ttl only, since no notice of it arrives
+	deaf                              // a revocation that is seen within cache.ttl only, since no notice of it arrives
+	cutOff                            // and within cache.stale_on_error more, since the store does not answer either
 	repeated                          // a GET that is delivered twice, since the upstream broke off the first time
 )
 
@@ -37,11 +39,13 @@ func (w *windows) open(allows allowance) *window {
 	return opened
 }
 
-// close ends the window that is open.
+// close ends the window that is open, if any is.
 func (w *windows) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.all[len(w.all)-1].to = time.Now()
+	if n := len(w.all); n > 0 && w.all[n-1].to.IsZero() {
+		w.all[n-1].to = time.Now()
+	}
 }
 
 // allow says whether a window that allows something touches a time.
@@ -60,14 +64,19 @@ func (w *windows) allow(what allowance, from, to time.Time) bool {
 type bounds struct {
 	timeout  time.Duration // store.timeout
 	ttl      time.Duration // cache.ttl
+	stale    time.Duration // cache.stale_on_error
 	notice   time.Duration // from a commit until every instance refuses, while notices work
 	recovery time.Duration // from the mending of a fault until nothing is felt of it
 }
 
-// revocation is how long after its commit a revocation may go unseen.
-func (b bounds) revocation(stale bool) time.Duration {
-	if stale {
-		return max(b.ttl+time.Second, b.notice)
+// revocation is how long after its commit a revocation may go unseen, with what is declared meanwhile.
+func (b bounds) revocation(w *windows, from, to time.Time) time.Duration {
+	unseen := b.notice
+	if w.allow(deaf|cutOff, from, to) {
+		unseen = max(unseen, b.ttl+time.Second)
 	}
-	return b.notice
+	if w.allow(cutOff, from, to) {
+		unseen += b.stale
+	}
+	return unseen
 }

@@ -10,8 +10,14 @@ import (
 	"time"
 )
 
-// wait bounds a request; nothing in the rig should take that long.
-const wait = 15 * time.Second
+const (
+	// wait bounds a request; nothing in the rig should take that long.
+	wait = 15 * time.Second
+	// longestRest is how long a connection may go unused before it is used again. It is less than limits.drain_delay, within
+	// which a gateway that is about to end tells its clients so: who sends something just when an idle connection is closed
+	// cannot know what became of it.
+	longestRest = drainDelay / 2
+)
 
 // errUnreached says that nothing of a request was sent.
 var errUnreached = errors.New("there was no connection to send it on")
@@ -22,6 +28,7 @@ type wire struct {
 	address string
 	conn    net.Conn
 	r       *bufio.Reader
+	used    time.Time
 }
 
 // answer is what came back.
@@ -33,7 +40,7 @@ type answer struct {
 
 // send sends the bytes of one request and reads the answer.
 func (w *wire) send(method string, request []byte) (answer, error) {
-	if w.conn != nil && w.stale() {
+	if w.conn != nil && (w.stale() || time.Since(w.used) > longestRest) {
 		w.close()
 	}
 	if w.conn == nil {
@@ -47,6 +54,7 @@ func (w *wire) send(method string, request []byte) (answer, error) {
 	if err != nil || !keep {
 		w.close()
 	}
+	w.used = time.Now()
 	return a, err
 }
 
