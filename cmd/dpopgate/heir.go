@@ -109,6 +109,7 @@ func takeOver(ctx context.Context, path string, from inheritance, e *env) (err e
 	case <-h.gone:
 		return errors.New("the process to take over from has ended")
 	}
+	seen := config.Fingerprint(path)
 	c, err := loadConfig(path)
 	if err != nil {
 		return err
@@ -122,7 +123,7 @@ func takeOver(ctx context.Context, path string, from inheritance, e *env) (err e
 		return err
 	}
 	defer s.close()
-	s.sockets, s.heir = from.sockets, h
+	s.sockets, s.heir, s.reloads.seen = from.sockets, h, seen
 	return s.run(ctx, e)
 }
 

@@ -56,6 +56,9 @@ var instruments = []instrument{
 	{"dpopgate_database_waits_total", aCounter, []string{"pool"}, "Uses of a connection that had to wait for one."},
 	{"dpopgate_database_wait_seconds_total", aCounter, []string{"pool"}, "Time that they waited."},
 
+	{"dpopgate_config_last_reload_successful", aGauge, nil, "1 while the config file is in force as it was when last looked at, 0 after one that was refused: the one before is in force then."},
+	{"dpopgate_config_last_reload_success_timestamp_seconds", aGauge, nil, "When a config file was last put in force, in Unix seconds."},
+
 	{"dpopgate_replay_entries", aGauge, nil, "Used proofs remembered, with dpop.replay: memory."},
 	{"dpopgate_replay_capacity", aGauge, nil, "Used proofs that dpop.replay_memory has room for. Full, it refuses: the reason replay_store_full."},
 	{"dpopgate_replay_bytes", aGauge, nil, "Memory that they take now."},

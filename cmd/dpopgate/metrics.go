@@ -128,6 +128,14 @@ func (m *metrics) watchProofs(proofs *cache.Proofs) {
 	)
 }
 
+// watchReloads shows whether the config file is in force.
+func (m *metrics) watchReloads(r *reloads) {
+	m.registry.MustRegister(
+		gaugeOf("dpopgate_config_last_reload_successful", func() float64 { return oneIf(!r.refused.Load()) }),
+		gaugeOf("dpopgate_config_last_reload_success_timestamp_seconds", func() float64 { return float64(r.taken.Load()) }),
+	)
+}
+
 // watchNotices shows whether revocations are heard of at once.
 func (m *metrics) watchNotices(w *watch) {
 	m.registry.MustRegister(

@@ -15,13 +15,13 @@ func TestReloadNamesWhatNeedsARestart(t *testing.T) {
 		require.NoError(t, err)
 		return c
 	}
-	assert.Empty(t, needRestart(parse(), parse()))
+	inPlace, stopped := needRestart(parse(), parse())
+	assert.Empty(t, append(inPlace, stopped...))
 	for key, change := range map[string]func(c *config.Config){
 		"listen":             func(c *config.Config) { c.Listen.HTTP = ":1" },
 		"tls":                func(c *config.Config) { c.TLS = &config.TLS{Internal: true} },
 		"store":              func(c *config.Config) { c.Store.Digest = "hmac-sha256" },
 		"cache":              func(c *config.Config) { c.Cache.TTL++ },
-		"dpop.replay":        func(c *config.Config) { c.DPoP.Replay = "postgres" },
 		"dpop.replay_memory": func(c *config.Config) { c.DPoP.ReplayMemory++ },
 		"dpop.key_tables":    func(c *config.Config) { c.DPoP.KeyTables = false },
 		"log.format":         func(c *config.Config) { c.Log.Format = "text" },
@@ -30,9 +30,16 @@ func TestReloadNamesWhatNeedsARestart(t *testing.T) {
 	} {
 		c := parse()
 		change(c)
-		assert.Equal(t, []string{key}, needRestart(parse(), c))
+		inPlace, stopped = needRestart(parse(), c)
+		assert.Equal(t, []string{key}, inPlace)
+		assert.Empty(t, stopped)
 	}
 	c := parse()
 	c.Log.Level, c.Log.Access, c.DPoP.MaxAge, c.Routes = "debug", false, 1, nil
-	assert.Empty(t, needRestart(parse(), c), "what a reload puts in force")
+	inPlace, stopped = needRestart(parse(), c)
+	assert.Empty(t, append(inPlace, stopped...), "what a reload puts in force")
+	c.DPoP.Replay = "postgres"
+	inPlace, stopped = needRestart(parse(), c)
+	assert.Empty(t, inPlace)
+	assert.Equal(t, []string{"dpop.replay"}, stopped, "a new process would not know the proofs that were used")
 }

@@ -44,6 +44,7 @@ func newServeCommand(e *env) *cobra.Command {
 				return takeOver(cmd.Context(), path, given, e)
 			}
 			defer given.sockets.close()
+			seen := config.Fingerprint(path)
 			c, err := loadConfig(path)
 			if err != nil {
 				return err
@@ -53,7 +54,7 @@ func newServeCommand(e *env) *cobra.Command {
 				return err
 			}
 			defer s.close()
-			s.sockets = given.sockets
+			s.sockets, s.reloads.seen = given.sockets, seen
 			return s.run(cmd.Context(), e)
 		},
 	}
@@ -86,6 +87,7 @@ type server struct {
 	nonceKey []byte
 	sockets  sockets // that it was given and does not listen on yet
 	heir     *Heir   // nil: it has taken over from nobody
+	reloads  reloads
 	init     initSystem
 }
 
@@ -177,6 +179,7 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	s.metrics.watchPools(s.store, s.replay)
 	if s.gateway, err = proxy.New(c, o); err == nil {
 		s.metrics.expect(s.gateway.Routes())
+		s.watchReloads()
 		s.watchStore()
 		s.ready.watchUpstreams(s.gateway.Upstreams)
 		s.metrics.watchUpstreams(s.gateway.Upstreams)
@@ -251,6 +254,8 @@ func (s *server) run(ctx context.Context, e *env) error {
 	s.init.notify(daemon.SdNotifyReady)
 	alive, rest := s.init.alive()
 	defer rest()
+	look := time.NewTicker(configInterval)
+	defer look.Stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var over chan succession // nil: no new process is being started
@@ -260,6 +265,8 @@ func (s *server) run(ctx context.Context, e *env) error {
 		select {
 		case <-alive:
 			s.init.notify(daemon.SdNotifyWatchdog)
+		case <-look.C:
+			s.lookAtConfig()
 		case err := <-failed:
 			closeAll(listeners)
 			return err
@@ -277,9 +284,7 @@ func (s *server) run(ctx context.Context, e *env) error {
 		case sig := <-signals:
 			switch {
 			case sig == syscall.SIGHUP:
-				s.init.reloading()
-				s.reload()
-				s.init.notify(daemon.SdNotifyReady)
+				s.reload(sig.String())
 			case sig == syscall.SIGUSR2 && over == nil:
 				over = make(chan succession, 1)
 				s.log.Info("handing over", "signal", sig.String())
@@ -310,11 +315,8 @@ func (s *server) await(ctx context.Context, signals <-chan os.Signal) bool {
 		case <-ctx.Done():
 			return false
 		case sig := <-signals:
-			switch sig {
-			case syscall.SIGHUP:
-				s.reload()
-			case syscall.SIGUSR2: // there is nothing to hand over yet
-			default:
+			// The files are looked at soon anyway, and there is nothing to hand over yet.
+			if sig != syscall.SIGHUP && sig != syscall.SIGUSR2 {
 				return false
 			}
 		}
