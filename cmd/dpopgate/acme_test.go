@@ -192,6 +192,7 @@ func TestACMEServesWhatIsStoredWithoutItsCA(t *testing.T) {
 	assert.Equal(t, 1, p.orders())
 }
 
+// attack: 189
 func TestACMEServesOnWhileItsCAIsDown(t *testing.T) {
 	t.Parallel()
 	p := startPebble(t, pebbleOptions{})

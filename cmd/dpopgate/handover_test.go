@@ -125,6 +125,10 @@ func (p *process) trusting(t *testing.T, protocols ...string) *tls.Config {
 	return &tls.Config{RootCAs: roots, ServerName: "localhost", NextProtos: protocols}
 }
 
+func dialTLS(address string, c *tls.Config) func() (net.Conn, error) {
+	return func() (net.Conn, error) { return tls.Dial("tcp", address, c) }
+}
+
 // Clients that keep their connections send POSTs through one hand-over after the other, half of them without a pause and
 // half with one of 200 ms. Each arrives once, none is lost or refused, and every tenth proof is shown again at once, on a
 // connection of its own, to whichever process takes that: nobody lets it through.
@@ -141,8 +145,7 @@ func TestHandOverLosesNothing(t *testing.T) {
 			p.start(t)
 			dial := func() (net.Conn, error) { return net.Dial("tcp", p.address()) }
 			if scheme == "https" {
-				config := p.trusting(t)
-				dial = func() (net.Conn, error) { return tls.Dial("tcp", p.address(), config) }
+				dial = dialTLS(p.address(), p.trusting(t))
 			}
 			var sent, replays atomic.Int64
 			var workers sync.WaitGroup

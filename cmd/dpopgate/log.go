@@ -5,6 +5,8 @@ import (
 	"log"
 	"log/slog"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/dpopgate/dpopgate/config"
 )
@@ -30,14 +32,14 @@ func setLevel(level *slog.LevelVar, c config.Log) {
 
 // noiseLog takes what a net/http server says by itself.
 func noiseLog(l *slog.Logger, listener string) *log.Logger {
-	return log.New(noise{l.With("listener", listener), "listener said"}, "", 0)
+	return log.New(noise{l.With("listener", listener), "listener said", new(rarely)}, "", 0)
 }
 
 // takeStandardLog makes lines of l of what libraries write to the standard log. net/http's transport does, with bytes of
 // an upstream that sends more than was asked for.
 func takeStandardLog(l *slog.Logger) {
 	log.SetFlags(0)
-	log.SetOutput(noise{l, "library said"})
+	log.SetOutput(noise{l, "library said", new(rarely)})
 }
 
 // noise is where a server's noise goes: handshakes that fail and requests that cannot be read are everyday life on an
@@ -45,14 +47,31 @@ func takeStandardLog(l *slog.Logger) {
 type noise struct {
 	log     *slog.Logger
 	message string
+	starved *rarely
 }
 
 func (n noise) Write(b []byte) (int, error) {
 	said := strings.TrimSpace(string(b))
-	if strings.HasPrefix(said, "http: panic") {
+	switch {
+	case strings.HasPrefix(said, "http: panic"):
 		n.log.Error("handler panicked", "said", said)
-	} else {
+	case strings.HasPrefix(said, "http: Accept error"): // which is tried again up to 200 times a second
+		if n.starved.now() {
+			n.log.Warn("no descriptor is left for another connection, those who come wait: raise the limit (LimitNOFILE, ulimit -n) or set limits.max_connections below it",
+				"said", said)
+		}
+	default:
 		n.log.Debug(n.message, "said", said)
 	}
 	return len(b), nil
+}
+
+// rarely says yes once in starvedInterval.
+type rarely struct{ last atomic.Int64 }
+
+const starvedInterval = time.Minute
+
+func (r *rarely) now() bool {
+	last, now := r.last.Load(), time.Now().UnixNano()
+	return now-last >= int64(starvedInterval) && r.last.CompareAndSwap(last, now)
 }

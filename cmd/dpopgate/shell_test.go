@@ -107,6 +107,13 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
+// clear forgets what was written so far.
+func (o *output) clear() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Reset()
+}
+
 // await waits until the output matches, and returns the submatches.
 func (o *output) await(t *testing.T, re *regexp.Regexp) []string {
 	t.Helper()
