@@ -15,6 +15,7 @@ func (s *server) adminServer() *http.Server {
 	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) {
 		answerJSON(w, http.StatusOK, newReport(s.tally, s.gateway.Routes(), r.URL.Query().Get("last") != "1h"))
 	})
+	s.mountStatus(mux)
 	admin := newHTTPServer(s.guard.protect(mux), s.config.Limits, s.log, adminKey)
 	admin.TLSConfig = s.guard.tlsConfig()
 	return admin

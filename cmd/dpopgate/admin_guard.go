@@ -56,6 +56,14 @@ func (g *adminGuard) close() {
 	}
 }
 
+// url is where a person finds the status page.
+func (g *adminGuard) url(address string) string {
+	if g.files != nil {
+		return "https://" + address + "/"
+	}
+	return "http://" + address + "/"
+}
+
 // tlsConfig is nil for cleartext. A client certificate is asked for and not insisted on: probes have none.
 func (g *adminGuard) tlsConfig() *tls.Config {
 	if g.files == nil {

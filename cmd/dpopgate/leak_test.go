@@ -94,7 +94,7 @@ func TestNoSecretComesOut(t *testing.T) {
 			g.awaitLog(t, `"msg":"config reloaded"`)
 			require.NoError(t, os.WriteFile(g.path, []byte("store: {postgres: canary-of-a-typo, postgres: x}\n"), 0o600))
 			g.signals <- syscall.SIGHUP
-			for _, path := range []string{"/metrics", "/readyz?verbose", "/readyz", "/healthz", "/nothing"} {
+			for _, path := range []string{"/metrics", "/readyz?verbose", "/readyz", "/healthz", "/nothing", "/", "/status", "/report"} {
 				said.WriteString(spoken(t, asked(t, g.admin+path)))
 			}
 			g.configure(t, `  - {match: /, upstream: "http://127.0.0.1:9"}`, "dpop: {nonce_key: \""+file("NONCE")+"\"}")

@@ -3,8 +3,10 @@ package main
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -81,6 +83,7 @@ func (s *server) reload(cause string) {
 	s.audit.write(auditConfigReloaded, slog.String("config", s.path), slog.Int("routes", len(c.Routes)))
 	s.log.Info("config reloaded", "cause", cause, "config", s.path, "routes", len(c.Routes))
 	inPlace, stopped := needRestart(s.config, c)
+	s.reloaded.Store(&reloadOutcome{At: time.Now(), OK: true, Restart: slices.Concat(inPlace, stopped)})
 	if len(inPlace) > 0 {
 		s.log.Warn("config has changes that need a restart", "keys", inPlace, "hint", "SIGUSR2 restarts in place, without losing a request")
 	}
@@ -93,11 +96,16 @@ func (s *server) reload(cause string) {
 func (s *server) logRefused(err error) {
 	log := s.log.With("config", s.path)
 	const message = "config not reloaded, the old one stays"
+	outcome := &reloadOutcome{At: time.Now()}
+	defer s.reloaded.Store(outcome)
 	var all config.Errors
 	if !errors.As(err, &all) {
 		log.Error(message, "error", oneLine(err))
 	}
 	for _, e := range all {
+		if len(outcome.Mistakes) < maxShown {
+			outcome.Mistakes = append(outcome.Mistakes, fmt.Sprintf("line %d, column %d", e.Line, e.Column))
+		}
 		log.Error(message, "line", e.Line, "column", e.Column, "key", e.Key, "error", e.Message, "hint", e.Hint)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -78,11 +79,13 @@ type server struct {
 	ready   *readiness
 	metrics *metrics
 	tally   *tally
-	guard   *adminGuard
-	watch   *watch         // nil until the store is watched
-	certs   *certificates  // nil: cleartext
-	proofs  *relayedProofs // nil: replay is not
-	started time.Time      // proofs older than this are not trusted while replay is nil
+	// reloaded is how the last reload ended; nil: there was none.
+	reloaded atomic.Pointer[reloadOutcome]
+	guard    *adminGuard
+	watch    *watch         // nil until the store is watched
+	certs    *certificates  // nil: cleartext
+	proofs   *relayedProofs // nil: replay is not
+	started  time.Time      // proofs older than this are not trusted while replay is nil
 	// nonceKey makes nonces where the config has no key for them.
 	nonceKey []byte
 	sockets  sockets // that it was given and does not listen on yet
@@ -400,7 +403,7 @@ func (s *server) announce(listeners []*listener, e *env) {
 	}
 	fmt.Fprintf(e.stdout, "dpopgate serves %s on %s: %s\n", strings.Join(s.config.PublicURLs, " "), cmp.Or(at[httpsKey], at[httpKey]), plural(len(s.config.Routes), "route"))
 	if admin := at[adminKey]; admin != "" {
-		fmt.Fprintf(e.stdout, "Health is at http://%s/readyz?verbose. ", admin)
+		fmt.Fprintf(e.stdout, "Its status is at %s. ", s.guard.url(admin))
 	}
 	fmt.Fprintln(e.stdout, "Ctrl-C drains, twice stops at once.")
 }

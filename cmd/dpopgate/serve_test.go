@@ -329,7 +329,7 @@ func TestServeTellsAPersonInTwoLines(t *testing.T) {
 	e := shell{terminal: true}.env(said, io.Discard, signals)
 	exit := make(chan int, 1)
 	go func() { exit <- run(t.Context(), []string{"serve", "-c", path}, e) }()
-	said.await(t, regexp.MustCompile(`^dpopgate serves http://\S+ on 127\.0\.0\.1:\d+: 1 route\nHealth is at http://\S+/readyz\?verbose\. Ctrl-C .*\n$`))
+	said.await(t, regexp.MustCompile(`^dpopgate serves http://\S+ on 127\.0\.0\.1:\d+: 1 route\nIts status is at http://\S+/\. Ctrl-C .*\n$`))
 	signals <- os.Interrupt
 	signals <- os.Interrupt
 	assert.Equal(t, exitOK, <-exit)
