@@ -43,11 +43,13 @@ func (s *server) misused(ctx context.Context, m *proxy.Misuse) {
 	switch {
 	case !m.Confirmed:
 		s.misuse.WithLabelValues(string(m.Kind), misuseUnexamined).Inc()
+		s.tally.misused(m.Kind, misuseUnexamined)
 		return
 	case m.Revoke:
 		result, err = s.revoke(ctx, m)
 	}
 	s.misuse.WithLabelValues(string(m.Kind), result).Inc()
+	s.tally.misused(m.Kind, result)
 	event := auditMisuse
 	if m.Kind == proxy.ProofAgain {
 		event = auditReplay

@@ -131,6 +131,7 @@ func TestMisuseIsToldAndEndsTheToken(t *testing.T) {
 	} {
 		assert.Contains(t, metrics, line+"\n")
 	}
+	assert.Contains(t, textOfPage(t, g.admin+"/status"), `{"kind":"other_key","result":"revoked","count":1}`)
 	documented(t, g.log.String())
 }
 

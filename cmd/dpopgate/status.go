@@ -31,6 +31,7 @@ type overview struct {
 	Listens  *statusNotices `json:"revocation"` // null: the store needs no notices
 	Certs    []statusCert   `json:"certificates"`
 	Reloaded *reloadOutcome `json:"reload"` // null: never
+	Misuse   []statusMisuse `json:"misuse"` // of the last 24 hours
 	Report   *report        `json:"report"`
 }
 
@@ -99,6 +100,13 @@ type statusCert struct {
 	NotAfter *time.Time `json:"not_after"` // null: there is none
 }
 
+// statusMisuse is how often a live bound token was misused in one way.
+type statusMisuse struct {
+	Kind   proxy.MisuseKind `json:"kind"`
+	Result string           `json:"result"`
+	Count  uint64           `json:"count"`
+}
+
 // reloadOutcome is how the last reload ended. Mistakes are named by their place: what stands there may be secret.
 type reloadOutcome struct {
 	At       time.Time `json:"at"`
@@ -117,6 +125,7 @@ func (s *server) snapshot() *overview {
 		Checks: s.ready.lines(), Minutes: s.tally.byMinute(), Offsets: s.tally.byOffset(),
 		Store: storeName(s.config.Store), Replay: statusReplay{Kind: replayName(s.config.DPoP.Replay)},
 		Reloaded: s.reloaded.Load(),
+		Misuse:   s.tally.misuse(),
 		Report:   newReport(s.tally, s.gateway.Routes(), true),
 	}
 	st.count(s.tally.counts(false), s.gateway.Routes())
@@ -227,6 +236,23 @@ func (t *tally) byOffset() []uint64 {
 		counts[i] = t.offsets[i].sum(now)
 	}
 	return counts
+}
+
+// misuse is that of the last day, the most frequent first.
+func (t *tally) misuse() []statusMisuse {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []statusMisuse
+	for m, w := range t.misuses {
+		if n := w.sum(now); n > 0 {
+			all = append(all, statusMisuse{m.kind, m.result, n})
+		}
+	}
+	slices.SortFunc(all, func(a, b statusMisuse) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(string(a.Kind)+a.Result, string(b.Kind)+b.Result))
+	})
+	return all
 }
 
 // lines are those of a report, each with how bad it is.

@@ -55,6 +55,9 @@ function drawHealth(s) {
   }
   if (s.reload?.need_restart) warn.push({ text: `the config file has changes that need a restart: ${s.reload.need_restart.join(', ')}`, state: 'warn' });
   warn.push(...trouble(s));
+  for (const m of (s.misuse ?? []).filter(m => m.result !== 'unconfirmed')) {
+    warn.push({ text: `${misuses[m.kind] ?? m.kind}, ${plural(m.count, 'time')} in the last 24 hours (${m.result}): the log and the audit stream say which token`, state: 'warn' });
+  }
   const state = bad.length ? 'bad' : warn.length ? 'warn' : 'ok';
   $('health').dataset.state = state;
   $('headline').textContent = { ok: 'Serving, all well.', warn: `Serving, and ${plural(warn.length, 'thing')} to look at.`, bad: 'Not ready.' }[state];
@@ -62,6 +65,12 @@ function drawHealth(s) {
   $('subline').textContent = `${s.checks.length - bad.length - warn.filter(w => s.checks.includes(w)).length} of ${plural(s.checks.length, 'check')} fine. Up for ${up}.`;
   $('attention').replaceChildren(...[...bad, ...warn].map(c => make('li', { 'data-state': c.state }, c.text)));
 }
+
+const misuses = {
+  bearer: 'A live bound token was shown without a proof, as by somebody who stole it',
+  other_key: 'A live bound token was shown with a proof by another key, as by somebody who stole it',
+  replay: 'A proof was used again, as by somebody who overheard it',
+};
 
 // trouble is what the last five minutes say: requests that fail upstream, and refusals that are more than the usual few.
 function trouble(s) {
@@ -188,6 +197,9 @@ function drawUnder(s) {
       !c.not_after || left < 0 ? 'bad' : check(`certificate ${c.host}`));
   }
   if (!s.certificates) row('Certificates', 'none: cleartext on listen.http');
+  const unclear = sum((s.misuse ?? []).filter(m => m.result === 'unconfirmed').map(m => m.count));
+  const misused = sum((s.misuse ?? []).map(m => m.count)) - unclear;
+  row('Stolen tokens', misused ? `${plural(misused, 'sign')} of one in the last 24 hours` : 'no sign of one in the last 24 hours' + (unclear ? `; ${number(unclear)} not looked into` : ''), misused ? 'warn' : 'ok');
   row('Config file', !s.reload ? 'as at the start' : s.reload.ok ? `reloaded ${briefly(new Date(s.at) - new Date(s.reload.at))} ago` : `not reloaded ${briefly(new Date(s.at) - new Date(s.reload.at))} ago, see the log`, s.reload && !s.reload.ok ? 'warn' : 'ok');
   $('under').replaceChildren(...rows);
 }

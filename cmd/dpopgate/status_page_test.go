@@ -89,12 +89,16 @@ func TestStatusPageInABrowser(t *testing.T) {
 		observed(r.tally, 2, proxy.Event{Route: "GET /orders/", Verdict: proxy.Failed, Reason: proxy.UpstreamDown})
 		r.reloaded.Store(&reloadOutcome{At: r.clock.Time, Mistakes: []string{"line 3, column 1"}})
 		r.ready.draining.Store(true)
+		r.tally.misused(proxy.OtherKey, misuseRevoked)
+		r.tally.misused(proxy.ShownAsBearer, misuseUnexamined)
 		tab := openTab(t, browser)
 		tab.visit(t, r.url+"/")
 		tab.drawn(t)
 		assert.Equal(t, "Not ready.", tab.text(t, "headline"))
 		assert.Equal(t, "serving failed\nthe config file was not reloaded; what was in force stays: line 3, column 1\n"+
-			"2 of 32 requests in the last five minutes failed upstream\n30 of 32 requests in the last five minutes were refused", tab.text(t, "attention"))
+			"2 of 32 requests in the last five minutes failed upstream\n30 of 32 requests in the last five minutes were refused\n"+
+			"A live bound token was shown with a proof by another key, as by somebody who stole it, 1 time in the last 24 hours (revoked): the log and the audit stream say which token",
+			tab.text(t, "attention"))
 		tab.close()
 	})
 	t.Run("no room to be told", func(t *testing.T) {

@@ -59,6 +59,7 @@ type tally struct {
 	minutes [shades]window
 	offsets [len(offsetBounds) + 1]window
 	lines   map[line]*span
+	misuses map[misuse]*window
 	swept   time.Time
 }
 
@@ -76,7 +77,7 @@ const (
 )
 
 func newTally(now func() time.Time) *tally {
-	t := &tally{now: now, started: now(), lines: map[line]*span{}}
+	t := &tally{now: now, started: now(), lines: map[line]*span{}, misuses: map[misuse]*window{}}
 	for i := range t.minutes {
 		t.minutes[i] = newWindow(time.Minute, minuteSlots)
 	}
@@ -105,6 +106,24 @@ func (t *tally) observe(e *proxy.Event) {
 	s := t.span(l, now)
 	s.hour.add(now)
 	s.day.add(now)
+}
+
+// misuse is a kind of misuse and what became of it, both of closed sets.
+type misuse struct {
+	kind   proxy.MisuseKind
+	result string
+}
+
+// misused counts one misuse.
+func (t *tally) misused(kind proxy.MisuseKind, result string) {
+	now, key := t.now(), misuse{kind, result}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.misuses[key] == nil {
+		w := newWindow(time.Hour, daySlots)
+		t.misuses[key] = &w
+	}
+	t.misuses[key].add(now)
 }
 
 // span is where a line is counted. When there is no room, lines that have ended make it, and then clients share one.
