@@ -30,6 +30,8 @@ type PostgresProofsOptions struct {
 	Timeout    time.Duration    // of one Claim or Ping, waiting for a connection included; 0: tokenstore.DefaultTimeout
 	Log        *slog.Logger     // told when the database stops answering and when it answers again; nil: nobody is
 	Now        func() time.Time // the clock; nil: time.Now
+	// Again is the DSN as it reads by now, as tokenstore.PoolOptions has it; nil: never.
+	Again func() (dsn string, err error)
 }
 
 // PostgresProofs is a dpop.Replay in a table of its own, dpopgate_proofs, shared by all instances on one database. It is
@@ -58,7 +60,7 @@ func OpenPostgresProofs(dsn string, o PostgresProofsOptions) (*PostgresProofs, e
 		return nil, fmt.Errorf("opening replay store: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	pool, err := tokenstore.OpenPool(ctx, dsn, tokenstore.PoolOptions{Name: "replay store", Timeout: o.Timeout, Log: o.Log})
+	pool, err := tokenstore.OpenPool(ctx, dsn, tokenstore.PoolOptions{Name: "replay store", Timeout: o.Timeout, Log: o.Log, Again: o.Again})
 	if err != nil {
 		stop()
 		return nil, fmt.Errorf("opening replay store: %w", err)

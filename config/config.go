@@ -126,7 +126,8 @@ type Certificate struct {
 type Store struct {
 	// The file of the embedded store: one machine, no server. A relative path starts at the working directory.
 	SQLite string `yaml:"sqlite"`
-	// Any libpq URL or DSN. SELECT on the one table is enough to serve.
+	// Any libpq URL or DSN. SELECT on the one table is enough to serve. When the server turns its user and password down
+	// while the gateway runs, those two are read again, such as from a ${file:}; all else of it needs a restart.
 	Postgres Secret `yaml:"postgres"`
 	// The DSN of the server that announces revocations (dpopgate migrate --revocation), where store.postgres leads to a
 	// read replica of it or through a pooler: LISTEN needs the primary itself, and no PgBouncer in transaction mode.

@@ -29,6 +29,9 @@ type PoolOptions struct {
 	Name    string        // what the log calls the database
 	Timeout time.Duration // of one Read, waiting for a connection included; 0: DefaultTimeout
 	Log     *slog.Logger  // told when the database stops answering and when it answers again; nil: nobody is
+	// Again is the DSN as it reads by now. It is asked for when the server turns the user and password down that are in
+	// use, and only those of it are taken. nil: never.
+	Again func() (dsn string, err error)
 }
 
 // Pool is connections to a Postgres server that may be down, slow or frozen: it dials a server that does not answer only
@@ -36,6 +39,7 @@ type PoolOptions struct {
 type Pool struct {
 	conns   *pgxpool.Pool
 	gate    *dialGate
+	login   *login
 	name    string
 	timeout time.Duration
 	log     *slog.Logger
@@ -45,14 +49,20 @@ type Pool struct {
 // OpenPool makes a pool for a DSN, a libpq URL or its keyword=value form, pgx's pool_… settings included. It does not
 // connect: the database may come up later. An error never holds any part of the DSN.
 func OpenPool(ctx context.Context, dsn string, o PoolOptions) (*Pool, error) {
-	cfg, err := pgxpool.ParseConfig(dsn)
+	cfg, err := parseDSN(dsn)
 	if err != nil {
-		return nil, dsnError(err)
+		return nil, err
 	}
 	p := &Pool{name: o.Name, timeout: timeoutOf(o.Timeout), log: loggerOf(o.Log)}
 	p.gate = &dialGate{now: time.Now}
-	cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return p.gate.guard(c) }
-	setDefaults(cfg, dsn)
+	p.login = &login{again: o.Again}
+	cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		if err := p.gate.guard(c); err != nil {
+			return err
+		}
+		p.login.use(c)
+		return nil
+	}
 	if p.conns, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -133,6 +143,7 @@ func (p *Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 			return conn, err
 		}
 		p.gate.failed(err)
+		p.login.failed(err)
 		if p.conns.Stat().TotalConns() == 0 {
 			return nil, err
 		}
@@ -153,6 +164,16 @@ func (p *Pool) silence(ctx context.Context, err error) {
 	if p.silent.CompareAndSwap(false, true) {
 		p.log.Warn(p.name+" does not answer", "error", err)
 	}
+}
+
+// parseDSN reads a DSN, with our defaults.
+func parseDSN(dsn string) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, dsnError(err)
+	}
+	setDefaults(cfg, dsn)
+	return cfg, nil
 }
 
 // setDefaults fills in what a DSN rarely says and pgx leaves unbounded or too small.

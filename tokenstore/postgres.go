@@ -1,6 +1,7 @@
 package tokenstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,9 @@ type PostgresOptions struct {
 	Timeout time.Duration // of one Lookup or Ping, waiting for a connection included; 0: DefaultTimeout
 	Listen  string        // DSN of the server that announces changes, when lookups go to its replica; empty: the same
 	Log     *slog.Logger  // told when the database stops answering and when it answers again; nil: nobody is
+	// Again is the DSN and Listen as they read by now, for when a server turns the user and password down that are in
+	// use: only those are taken of it. nil: never.
+	Again func() (dsn, listen string, err error)
 }
 
 // Postgres is the Store on a Postgres server. To serve, its role needs SELECT on the one table and nothing else.
@@ -44,23 +48,32 @@ func OpenPostgres(ctx context.Context, dsn string, opts PostgresOptions) (*Postg
 	if opts.Listen == "" {
 		opts.Listen = dsn
 	}
+	var again, listen func() (string, error)
+	if opts.Again != nil {
+		again = func() (string, error) { dsn, _, err := opts.Again(); return dsn, err }
+		listen = func() (string, error) {
+			dsn, listen, err := opts.Again()
+			return cmp.Or(listen, dsn), err
+		}
+	}
 	notices, err := newHotline(opts.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
-	pool, err := OpenPool(ctx, dsn, PoolOptions{Name: "token store", Timeout: opts.Timeout, Log: opts.Log})
+	pool, err := OpenPool(ctx, dsn, PoolOptions{Name: "token store", Timeout: opts.Timeout, Log: opts.Log, Again: again})
 	if err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
 	p := &Postgres{pool: pool, notices: notices, table: table, lookup: lookupSQL(table)}
 	if opts.Listen != dsn {
-		if p.primary, err = OpenPool(ctx, opts.Listen, PoolOptions{Name: "primary of the token store", Timeout: opts.Timeout, Log: opts.Log}); err != nil {
+		o := PoolOptions{Name: "primary of the token store", Timeout: opts.Timeout, Log: opts.Log, Again: listen}
+		if p.primary, err = OpenPool(ctx, opts.Listen, o); err != nil {
 			pool.Close()
 			return nil, fmt.Errorf("opening store: %w", err)
 		}
 		pool = p.primary
 	}
-	notices.gate = pool.gate
+	notices.gate, notices.login = pool.gate, pool.login
 	return p, nil
 }
 

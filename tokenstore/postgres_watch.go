@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
@@ -26,15 +25,15 @@ var _ Watcher = (*Postgres)(nil)
 type hotline struct {
 	config *pgx.ConnConfig
 	gate   *dialGate // of the pool for that server: what both dial together is bounded
+	login  *login    // too
 }
 
-// newHotline reads a DSN as OpenPool does. Its gate is yet to be set.
+// newHotline reads a DSN as OpenPool does. Its gate and its login are yet to be set.
 func newHotline(dsn string) (*hotline, error) {
-	cfg, err := pgxpool.ParseConfig(dsn)
+	cfg, err := parseDSN(dsn)
 	if err != nil {
-		return nil, dsnError(err)
+		return nil, err
 	}
-	setDefaults(cfg, dsn)
 	c := cfg.ConnConfig
 	c.ConnectTimeout = min(c.ConnectTimeout, beatTimeout)
 	if params := c.RuntimeParams; params["application_name"] == applicationName {
@@ -53,11 +52,13 @@ func (h *hotline) connect(ctx context.Context) (*pgx.Conn, error) {
 		case <-time.After(anotherTurn):
 		}
 	}
+	h.login.use(cfg)
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		if !errors.Is(ctx.Err(), context.Canceled) { // that the caller left says nothing about the server
 			h.gate.failed(err)
 		}
+		h.login.failed(err)
 		return nil, fmt.Errorf("connecting to the database: %w", err)
 	}
 	return conn, nil

@@ -59,7 +59,7 @@ type acmeCertificates struct {
 }
 
 // newACMECertificates opens the storage. Neither it nor the CA need be there yet.
-func newACMECertificates(ctx context.Context, c *config.Config, hosts []string, failed func(host string), log *slog.Logger) (*acmeCertificates, error) {
+func newACMECertificates(ctx context.Context, c *config.Config, hosts []string, failed func(host string), log *slog.Logger, read again) (*acmeCertificates, error) {
 	a := &acmeCertificates{
 		acme: *c.TLS.ACME, hosts: hosts, failed: failed, log: log,
 		changed: make(chan struct{}, 1), stored: map[string]*tls.Certificate{},
@@ -68,7 +68,7 @@ func newACMECertificates(ctx context.Context, c *config.Config, hosts []string, 
 	if a.roots, err = readRoots(a.acme.CARoot); err != nil {
 		return nil, err
 	}
-	a.storage, err = openCertificateStorage(ctx, c, log)
+	a.storage, err = openCertificateStorage(ctx, c, log, read)
 	return a, err
 }
 
@@ -90,12 +90,12 @@ func readRoots(path string) (*x509.CertPool, error) {
 }
 
 // openCertificateStorage is the folder or the database of tls.acme.storage.
-func openCertificateStorage(ctx context.Context, c *config.Config, log *slog.Logger) (certmagic.Storage, error) {
+func openCertificateStorage(ctx context.Context, c *config.Config, log *slog.Logger, read again) (certmagic.Storage, error) {
 	a := c.TLS.ACME
 	if a.Storage != "store" {
 		return &certmagic.FileStorage{Path: a.Storage}, nil
 	}
-	return openCertStore(ctx, string(c.Store.Postgres), certStoreOptions{Key: a.StorageKey, Log: log})
+	return openCertStore(ctx, string(c.Store.Postgres), certStoreOptions{Key: a.StorageKey, Log: log, Again: read.postgres()})
 }
 
 // start implements certificateSource. What is stored is served from the first connection on; everything else is done

@@ -32,10 +32,11 @@ const (
 
 // certStoreOptions are what the DSN cannot say. The zero value stores values as they are.
 type certStoreOptions struct {
-	Key     config.Secret // encrypts the values, at least 16 bytes; empty: nothing is encrypted
-	Timeout time.Duration // of one statement; 0: certTimeout
-	Lease   time.Duration // of a lock; 0: certLease
-	Log     *slog.Logger  // told of locks that were lost, and when the database stops answering; nil: nobody is
+	Key     config.Secret                  // encrypts the values, at least 16 bytes; empty: nothing is encrypted
+	Timeout time.Duration                  // of one statement; 0: certTimeout
+	Lease   time.Duration                  // of a lock; 0: certLease
+	Log     *slog.Logger                   // told of locks that were lost, and when the database stops answering; nil: nobody is
+	Again   func() (dsn string, err error) // as tokenstore.PoolOptions has it; nil: never
 }
 
 // certStore keeps certificates, accounts and locks in the schema dpopgate of a Postgres, shared by all instances on it, so
@@ -82,7 +83,7 @@ func openCertStore(ctx context.Context, dsn string, o certStoreOptions) (*certSt
 	if s.seal, err = newSealer(o.Key); err != nil {
 		return nil, fmt.Errorf("opening certificate store: %w", err)
 	}
-	s.pool, err = tokenstore.OpenPool(ctx, dsn, tokenstore.PoolOptions{Name: "certificate store", Timeout: s.timeout / 3, Log: s.log})
+	s.pool, err = tokenstore.OpenPool(ctx, dsn, tokenstore.PoolOptions{Name: "certificate store", Timeout: s.timeout / 3, Log: s.log, Again: o.Again})
 	if err != nil {
 		return nil, fmt.Errorf("opening certificate store: %w", err)
 	}

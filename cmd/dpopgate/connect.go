@@ -51,7 +51,7 @@ func tryAll(ctx context.Context, c *config.Config) []connection {
 
 // tryStore asks for a row, and whether the table fits.
 func tryStore(ctx context.Context, c *config.Config) error {
-	store, err := openStore(ctx, c.Store, nil)
+	store, err := openStore(ctx, c.Store, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func tryStore(ctx context.Context, c *config.Config) error {
 
 // tryReplay asks for a claim that takes nothing. What could make the store forget counts as an error.
 func tryReplay(ctx context.Context, c *config.Config) error {
-	replay, err := openReplay(c, nil)
+	replay, err := openReplay(c, nil, nil)
 	if err != nil {
 		return err
 	}

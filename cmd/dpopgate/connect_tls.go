@@ -97,7 +97,7 @@ func tryDirectory(ctx context.Context, url, caRoot string) error {
 
 // tryCertificateStorage writes a value, reads it and takes it out again.
 func tryCertificateStorage(ctx context.Context, c *config.Config) error {
-	storage, err := openCertificateStorage(ctx, c, nil)
+	storage, err := openCertificateStorage(ctx, c, nil, nil)
 	if err != nil {
 		return err
 	}

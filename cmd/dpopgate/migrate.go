@@ -76,14 +76,14 @@ func printSQL(ctx context.Context, w io.Writer, path string, revocation bool) er
 		_, err := io.WriteString(w, new(tokenstore.SQLite).SQL())
 		return err
 	}
-	store, err := openStore(ctx, c.Store, nil)
+	store, err := openStore(ctx, c.Store, nil, nil)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
 	sql := []string{store.SQL()}
 	if c.DPoP.Replay == "postgres" {
-		proofs, err := openPostgresProofs(c, nil)
+		proofs, err := openPostgresProofs(c, nil, nil)
 		if err != nil {
 			return err
 		}
@@ -123,7 +123,7 @@ func migrateProofs(ctx context.Context, c *config.Config) error {
 	if c.DPoP.Replay != "postgres" {
 		return nil
 	}
-	proofs, err := openPostgresProofs(c, nil)
+	proofs, err := openPostgresProofs(c, nil, nil)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func checkRevocation(ctx context.Context, w io.Writer, c *config.Config, store t
 // tryRevocation is the note about the store of a config, for validate. A store that cannot be reached has none: that has
 // been said.
 func tryRevocation(ctx context.Context, c *config.Config) []string {
-	store, err := openStore(ctx, c.Store, nil)
+	store, err := openStore(ctx, c.Store, nil, nil)
 	if err != nil {
 		return nil
 	}

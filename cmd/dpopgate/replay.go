@@ -21,20 +21,21 @@ type sharedReplay interface {
 
 // openReplay is the shared store that a config names, or nil where this process remembers used proofs by itself. The
 // store may be down: it is only reached when a proof is claimed.
-func openReplay(c *config.Config, log *slog.Logger) (sharedReplay, error) {
+func openReplay(c *config.Config, log *slog.Logger, read again) (sharedReplay, error) {
 	switch c.DPoP.Replay {
 	case "memory":
 		return nil, nil
 	case "postgres":
-		return openPostgresProofs(c, log)
+		return openPostgresProofs(c, log, read)
 	}
 	return cache.OpenValkeyProofs(string(c.DPoP.Replay), cache.ValkeyProofsOptions{Timeout: c.Store.Timeout.Std(), Log: log})
 }
 
-func openPostgresProofs(c *config.Config, log *slog.Logger) (*cache.PostgresProofs, error) {
+func openPostgresProofs(c *config.Config, log *slog.Logger, read again) (*cache.PostgresProofs, error) {
 	return cache.OpenPostgresProofs(string(c.Store.Postgres), cache.PostgresProofsOptions{
 		TokenTable: c.Store.Table,
 		Timeout:    c.Store.Timeout.Std(),
 		Log:        log,
+		Again:      read.postgres(),
 	})
 }

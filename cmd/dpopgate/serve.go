@@ -119,7 +119,7 @@ func newServer(ctx context.Context, path string, c *config.Config, left *Bequest
 		s.close()
 		return nil, err
 	}
-	if s.certs, err = newCertificates(ctx, c, s.log); err != nil {
+	if s.certs, err = newCertificates(ctx, c, s.log, s.again); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	c := s.config
 	s.metrics, s.tally = newMetrics(), newTally(time.Now)
 	s.misuse = s.metrics.newMisuse()
-	if s.store, err = openStore(ctx, c.Store, s.log); err != nil {
+	if s.store, err = openStore(ctx, c.Store, s.log, s.again); err != nil {
 		return err
 	}
 	s.ready = newReadiness(c.Store.Timeout.Std())
@@ -167,7 +167,7 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 		Misuse:   s.misused,
 		Events:   func(e *proxy.Event) { s.metrics.observe(e); s.tally.observe(e); events(e) },
 	}
-	if s.replay, err = openReplay(c, s.log); err != nil {
+	if s.replay, err = openReplay(c, s.log, s.again); err != nil {
 		return fmt.Errorf("dpop.replay: %w", err)
 	}
 	if s.replay != nil {
@@ -189,6 +189,9 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	}
 	return err
 }
+
+// again reads the file as it is now.
+func (s *server) again() (*config.Config, error) { return config.Load(s.path) }
 
 // close lets go of everything that was opened, outermost first.
 func (s *server) close() {

@@ -16,8 +16,40 @@ import (
 // storeTimeout bounds one operation of an operator on the store. Those of requests have store.timeout.
 const storeTimeout = time.Minute
 
+// again reads the file once more that a process was started with, where a password may be another by now. It is nil for
+// commands that end soon.
+type again func() (*config.Config, error)
+
+// postgres is store.postgres as it reads by now; nil for nil.
+func (read again) postgres() func() (string, error) {
+	if read == nil {
+		return nil
+	}
+	return func() (string, error) {
+		c, err := read()
+		if err != nil {
+			return "", err
+		}
+		return string(c.Store.Postgres), nil
+	}
+}
+
+// both are store.postgres and store.listen as they read by now; nil for nil.
+func (read again) both() func() (dsn, listen string, err error) {
+	if read == nil {
+		return nil
+	}
+	return func() (string, string, error) {
+		c, err := read()
+		if err != nil {
+			return "", "", err
+		}
+		return string(c.Store.Postgres), string(c.Store.Listen), nil
+	}
+}
+
 // openStore is the store that a config names. A Postgres may be down: it is only reached when it is asked something.
-func openStore(ctx context.Context, c config.Store, log *slog.Logger) (tokenstore.Store, error) {
+func openStore(ctx context.Context, c config.Store, log *slog.Logger, read again) (tokenstore.Store, error) {
 	if c.SQLite != "" {
 		return tokenstore.OpenSQLite(ctx, c.SQLite, tokenstore.SQLiteOptions{Timeout: c.Timeout.Std()})
 	}
@@ -26,6 +58,7 @@ func openStore(ctx context.Context, c config.Store, log *slog.Logger) (tokenstor
 		Listen:  string(c.Listen),
 		Timeout: c.Timeout.Std(),
 		Log:     log,
+		Again:   read.both(),
 	})
 }
 
@@ -61,7 +94,7 @@ func withStore(ctx context.Context, path string, f func(context.Context, *config
 	if err != nil {
 		return err
 	}
-	store, err := openStore(ctx, c.Store, nil)
+	store, err := openStore(ctx, c.Store, nil, nil)
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ type certificates struct {
 
 // newCertificates opens the source that the config names. It is nil where the config has no tls. Files of the config
 // that are not good are errors; what a CA or a database says is not asked for yet.
-func newCertificates(ctx context.Context, c *config.Config, log *slog.Logger) (*certificates, error) {
+func newCertificates(ctx context.Context, c *config.Config, log *slog.Logger, read again) (*certificates, error) {
 	if c.TLS == nil {
 		return nil, nil
 	}
@@ -61,7 +61,7 @@ func newCertificates(ctx context.Context, c *config.Config, log *slog.Logger) (*
 			certs.hosts = c.TLS.ACME.Domains
 		}
 		failed := func(host string) { certs.failures.WithLabelValues(host).Inc() }
-		certs.source, err = newACMECertificates(ctx, c, certs.hosts, failed, log)
+		certs.source, err = newACMECertificates(ctx, c, certs.hosts, failed, log, read)
 	}
 	certs.failures = newCertificateFailures(certs.hosts)
 	if err != nil {

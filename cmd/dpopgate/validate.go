@@ -76,13 +76,13 @@ func newValidation(ctx context.Context, path string, c *config.Config) (*validat
 	}
 	defer g.Close()
 	if c.Store.Postgres != "" { // which does not connect, but reads the DSN
-		store, err := openStore(ctx, c.Store, nil)
+		store, err := openStore(ctx, c.Store, nil, nil)
 		if err != nil {
 			return nil, err
 		}
 		defer store.Close()
 	}
-	replay, err := openReplay(c, nil) // likewise
+	replay, err := openReplay(c, nil, nil) // likewise
 	if err != nil {
 		return nil, fmt.Errorf("dpop.replay: %w", err)
 	}
