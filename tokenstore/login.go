@@ -1,6 +1,7 @@
 package tokenstore
 
 import (
+	"log/slog"
 	"strings"
 	"sync"
 
@@ -14,9 +15,12 @@ const invalidAuthorization = "28"
 // the next connection, since a password may be changed while we run; nothing else of a DSN is.
 type login struct {
 	again func() (dsn string, err error) // nil: what was given stays
+	log   *slog.Logger
+	name  string // what the log calls the database
 
 	mu             sync.Mutex
 	refused        bool // what is in use, and not read again since
+	told           bool // the log knows that
 	changed        bool // to these
 	user, password string
 }
@@ -28,7 +32,9 @@ func (l *login) use(cfg *pgx.ConnConfig) {
 	if l.refused && l.again != nil {
 		if dsn, err := l.again(); err == nil { // else what there was is tried again
 			if c, err := parseDSN(dsn); err == nil {
-				l.user, l.password, l.changed = c.ConnConfig.User, c.ConnConfig.Password, true
+				user, password := c.ConnConfig.User, c.ConnConfig.Password
+				l.told = l.told && user == l.user && password == l.password
+				l.user, l.password, l.changed = user, password, true
 			}
 		}
 		l.refused = false
@@ -47,4 +53,8 @@ func (l *login) failed(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refused = true
+	if !l.told {
+		l.log.Warn(l.name+" does not take our user and password", "error", err)
+		l.told = true
+	}
 }

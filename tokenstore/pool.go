@@ -55,7 +55,7 @@ func OpenPool(ctx context.Context, dsn string, o PoolOptions) (*Pool, error) {
 	}
 	p := &Pool{name: o.Name, timeout: timeoutOf(o.Timeout), log: loggerOf(o.Log)}
 	p.gate = &dialGate{now: time.Now}
-	p.login = &login{again: o.Again}
+	p.login = &login{again: o.Again, log: p.log, name: p.name}
 	cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
 		if err := p.gate.guard(c); err != nil {
 			return err
