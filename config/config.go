@@ -174,6 +174,11 @@ type DPoP struct {
 	NonceKey Secret `yaml:"nonce_key"`
 	// Where used proofs are remembered: memory, postgres, or a redis://, rediss://, valkey:// or valkeys:// URL.
 	Replay Secret `yaml:"replay" default:"memory"`
+	// While a shared replay store cannot answer: refuse every proof with 503, or ask for a nonce that one instance alone
+	// takes, whose proofs it remembers by itself, as replay: memory does, in replay_memory. That is as exact, but a client
+	// has to reach the same instance twice in a row, so the load balancer must keep clients where they are; and all
+	// instances have to have the same setting. Routes with nonce: off refuse.
+	ReplayOnError string `yaml:"replay_on_error" default:"refuse" enum:"refuse,nonce"`
 	// The bound of replay: memory. Full is 503, never forgetting.
 	ReplayMemory Size `yaml:"replay_memory" default:"256MiB"`
 	// The longest DPoP header taken.

@@ -11,6 +11,9 @@ import (
 func (f *file) checkReplay(c *Config) {
 	switch replay := string(c.DPoP.Replay); {
 	case replay == "memory":
+		if c.DPoP.ReplayOnError == "nonce" {
+			f.reject("dpop.replay_on_error", "leave it out, or name a shared store in dpop.replay", "replay: memory is always there")
+		}
 	case replay == "postgres":
 		if c.Store.Postgres == "" {
 			f.reject("dpop.replay", "use memory, or give store.postgres", "postgres needs store.postgres")

@@ -36,6 +36,9 @@ func (c *Config) Warnings() []string {
 	if stale := c.Cache.StaleOnError; stale > 0 {
 		warn("cache.stale_on_error is %s: with the store down, a token that was revoked is let through for up to %s", stale, stale+c.Cache.TTL)
 	}
+	if c.DPoP.ReplayOnError == "nonce" {
+		warn("dpop.replay_on_error is nonce: with the replay store down, only clients that a load balancer keeps at one instance get through, and no route with nonce: off")
+	}
 	if sendsPasswordInClear(string(c.DPoP.Replay)) {
 		warn("dpop.replay sends its password to another machine without TLS: rediss:// and valkeys:// have it")
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
+	"strings"
 	"time"
 )
 
@@ -25,7 +26,22 @@ const (
 type Nonces struct {
 	key  []byte
 	half time.Duration
+	mark string // that each of them begins with
 }
+
+// ownMark begins the nonces that one process alone takes.
+const ownMark = "own."
+
+// NewOwnNonces makes nonces that only this process takes, with a random key that nobody else has and that ends with it.
+// They are marked, so that a Verifier with a Fallback knows those of other processes for what they are.
+func NewOwnNonces(ttl time.Duration) *Nonces {
+	n := NewNonces(nil, ttl)
+	n.mark = ownMark
+	return n
+}
+
+// isOwn says whether a nonce is one that a process alone takes, whichever.
+func isOwn(nonce string) bool { return strings.HasPrefix(nonce, ownMark) }
 
 // NewNonces makes nonces that are good for between half a ttl and a ttl. An empty key is replaced by a random one,
 // so that nobody else's nonces are taken.
@@ -47,7 +63,7 @@ func (n *Nonces) at(window int64) string {
 	m := hmac.New(sha256.New, n.key)
 	m.Write([]byte("dpopgate nonce"))
 	m.Write(binary.BigEndian.AppendUint64(nil, uint64(window)))
-	return encode64(m.Sum(nil)[:24])
+	return n.mark + encode64(m.Sum(nil)[:24])
 }
 
 // check says whether nonce is good at now, when it stops being good, and whether it is past half its life. The nonce

@@ -25,6 +25,22 @@ type Verifier struct {
 
 	// Headers remembers what headers of proofs say; nil: nothing does. It makes no difference but to the time taken.
 	Headers Headers
+	// Fallback is used where a nonce may be asked for and Replay cannot answer. nil: such a proof cannot be accepted.
+	Fallback *Fallback
+}
+
+// Fallback is how proofs are accepted while the shared store of used ones cannot answer: each process by itself, with
+// nonces that no other takes.
+//
+// What makes it sound is that where a proof is claimed depends on its nonce alone, which is signed, and never on whether
+// the shared store answers just now. A proof with a nonce of this process is claimed in the memory of this process,
+// during the outage and after it; every other process refuses it, whatever the nonce mode of the route; and so does this
+// process after a restart, having another key. All other proofs are claimed in the shared store or not accepted. So no
+// proof has two places in which it could be fresh.
+type Fallback struct {
+	Nonces *Nonces     // of NewOwnNonces
+	Replay Replay      // in the memory of this process
+	Away   func() bool // whether the shared store cannot answer now, and so whether Nonces are the ones to give out
 }
 
 // Request is what a proof is checked against.
@@ -40,7 +56,10 @@ type Request struct {
 type Accepted struct {
 	Until time.Time // when no check will pass the proof any more; what Claim needs
 	Nonce string    // the nonce that it was accepted by; empty when that was its iat
-	Renew bool      // that nonce is past half its life
+	Renew bool      // that nonce is past half its life, or of a Fallback that is over
+
+	own     bool // the nonce is one of the Fallback
+	askable bool // the client may be asked for a nonce
 }
 
 // Parse is Parse with the verifier's algorithms and size limit.
@@ -73,6 +92,9 @@ func (v *Verifier) Check(p *Proof, r Request) (Accepted, error) {
 // checkTime decides by nonce or by iat, never by either of the two: a proof with a nonce is good for as long as the
 // nonce is, one without for as long as its iat is. So there is one moment after which it need not be remembered.
 func (v *Verifier) checkTime(p *Proof, r Request) (Accepted, error) {
+	if v.Fallback != nil && isOwn(p.Nonce) {
+		return v.checkOwn(p, r)
+	}
 	if r.Nonce == NonceRequired && p.Nonce == "" {
 		return Accepted{}, v.challenge(NonceMissing, "a nonce is required here, use the one in DPoP-Nonce")
 	}
@@ -85,7 +107,7 @@ func (v *Verifier) checkTime(p *Proof, r Request) (Accepted, error) {
 		if err := v.checkLife(p, p.IssuedAt); err != nil {
 			return Accepted{}, err
 		}
-		return Accepted{Until: until.Add(v.MaxSkew), Nonce: p.Nonce, Renew: old}, nil
+		return Accepted{Until: until.Add(v.MaxSkew), Nonce: p.Nonce, Renew: old, askable: true}, nil
 	}
 	if err := v.checkIssued(p, r.Now); err != nil {
 		if r.Nonce == NonceAuto {
@@ -97,7 +119,31 @@ func (v *Verifier) checkTime(p *Proof, r Request) (Accepted, error) {
 	if err := v.checkLife(p, r.Now); err != nil {
 		return Accepted{}, err
 	}
-	return Accepted{Until: p.IssuedAt.Add(v.MaxAge + v.MaxSkew + time.Second)}, nil
+	return Accepted{Until: p.IssuedAt.Add(v.MaxAge + v.MaxSkew + time.Second), askable: r.Nonce != NonceOff}, nil
+}
+
+// checkOwn is checkTime for a nonce of a Fallback, of this process or another. It comes before all that depends on the
+// mode: where nonces are off, the proof of another process would else be judged by its iat, and accepted once more.
+func (v *Verifier) checkOwn(p *Proof, r Request) (Accepted, error) {
+	until, old, ok := v.Fallback.Nonces.check(p.Nonce, r.Now)
+	switch {
+	case r.Nonce == NonceOff:
+		return Accepted{}, refuse(NonceUnknown, "no nonce is taken here")
+	case !ok:
+		return Accepted{}, v.challenge(NonceUnknown, "the nonce is another server's or too old, use the one in DPoP-Nonce")
+	}
+	if err := v.checkLife(p, p.IssuedAt); err != nil {
+		return Accepted{}, err
+	}
+	return Accepted{Until: until.Add(v.MaxSkew), Nonce: p.Nonce, Renew: old || !v.Fallback.Away(), own: true}, nil
+}
+
+// Nonce is the nonce to give out at now.
+func (v *Verifier) Nonce(now time.Time) string {
+	if v.Fallback != nil && v.Fallback.Away() {
+		return v.Fallback.Nonces.Current(now)
+	}
+	return v.Nonces.Current(now)
 }
 
 // checkIssued applies the window: now-MaxAge <= iat <= now+MaxSkew, both ends included. Clients write whole seconds,
@@ -165,10 +211,17 @@ func (v *Verifier) VerifySignature(p *Proof) error {
 }
 
 // Claim uses the proof up: it is the last check, and the only one that changes anything. The error is an *Error when
-// the proof was used before, and wraps what the replay store said when that cannot tell.
+// the proof was used before, and wraps what the replay store said when that cannot tell: with a Fallback it is then an
+// *Error all the same, of code UseNonce.
 func (v *Verifier) Claim(ctx context.Context, p *Proof, a Accepted) error {
-	fresh, err := v.Replay.Claim(ctx, p.ReplayKey(), a.Until)
+	replay := v.Replay
+	if a.own {
+		replay = v.Fallback.Replay
+	}
+	fresh, err := replay.Claim(ctx, p.ReplayKey(), a.Until)
 	switch {
+	case err != nil && a.askable && v.Fallback != nil && v.Fallback.Away():
+		return v.challenge(ReplayUnavailable, "that a proof is new cannot be seen from its jti now, use the nonce in DPoP-Nonce")
 	case err != nil:
 		return fmt.Errorf("claiming the proof: %w", err)
 	case !fresh:

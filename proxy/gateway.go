@@ -28,7 +28,8 @@ type Options struct {
 	Tokens   Lookuper
 	Digester tokenstore.Digester
 	Replay   dpop.Replay
-	Headers  dpop.Headers // remembers what headers of proofs say, for all configurations; nil: nothing does
+	Headers  dpop.Headers   // remembers what headers of proofs say, for all configurations; nil: nothing does
+	Fallback *dpop.Fallback // for when Replay cannot answer; nil: then nothing is let through
 	// Started is set while Replay is this process's own memory: a proof with an older iat may have been used before a
 	// restart, and is not trusted.
 	Started time.Time

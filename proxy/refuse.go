@@ -160,12 +160,12 @@ func (x *exchange) setNonce(h http.Header, status int, code dpop.Code) {
 	var nonce string
 	switch {
 	case code == dpop.UseNonce:
-		nonce = x.table.verifier.Nonces.Current(x.now)
+		nonce = x.table.verifier.Nonce(x.now)
 	case used == "" && !required:
 	case status >= 400 && (required || x.accepted.Renew):
 		nonce = used
 	case required || x.accepted.Renew:
-		nonce = x.table.verifier.Nonces.Current(x.now)
+		nonce = x.table.verifier.Nonce(x.now)
 	}
 	if nonce == "" {
 		return

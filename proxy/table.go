@@ -71,6 +71,7 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 		Started:      o.Started,
 		Replay:       o.Replay,
 		Headers:      o.Headers,
+		Fallback:     o.Fallback,
 	}
 	for _, name := range c.DPoP.Algorithms {
 		if !dpop.Known(dpop.Algorithm(name)) {

@@ -61,6 +61,7 @@ var instruments = []instrument{
 
 	{"dpopgate_replay_entries", aGauge, nil, "Used proofs remembered, with dpop.replay: memory."},
 	{"dpopgate_replay_capacity", aGauge, nil, "Used proofs that dpop.replay_memory has room for. Full, it refuses: the reason replay_store_full."},
+	{"dpopgate_replay_fallback", aGauge, nil, "1 while the shared replay store does not answer and proofs are taken with nonces of this instance alone: dpop.replay_on_error."},
 	{"dpopgate_replay_bytes", aGauge, nil, "Memory that they take now."},
 	{"dpopgate_replay_claim_seconds", aHistogram, []string{"result"}, "Time of one claim in the shared replay store, by its result: fresh, used, or failed."},
 

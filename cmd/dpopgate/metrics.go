@@ -136,6 +136,11 @@ func (m *metrics) watchReloads(r *reloads) {
 	)
 }
 
+// watchFallback shows whether proofs are taken without the shared replay store.
+func (m *metrics) watchFallback(w *cache.WatchedProofs) {
+	m.registry.MustRegister(gaugeOf("dpopgate_replay_fallback", func() float64 { return oneIf(w.Away()) }))
+}
+
 // watchNotices shows whether revocations are heard of at once.
 func (m *metrics) watchNotices(w *watch) {
 	m.registry.MustRegister(

@@ -84,7 +84,7 @@ func wired(t *testing.T, more string) *server {
 func TestEachInstrumentIsRegistered(t *testing.T) {
 	servers := []*server{
 		wired(t, "store: {sqlite: FOLDER/tokens.db}\ntls: {internal: true, internal_storage: FOLDER/internal}"),
-		wired(t, "store: {postgres: 'host=127.0.0.1 port=1'}\ndpop: {replay: postgres}"),
+		wired(t, "store: {postgres: 'host=127.0.0.1 port=1'}\ndpop: {replay: postgres, replay_on_error: nonce}"),
 	}
 	for _, i := range instruments {
 		registered := slices.ContainsFunc(servers, func(s *server) bool {

@@ -132,6 +132,7 @@ func needRestart(running, c *config.Config) (inPlace, stopped []string) {
 		{"tls", tlsAtStart(running), tlsAtStart(c)},
 		{"store", running.Store, c.Store},
 		{"cache", running.Cache, c.Cache},
+		{"dpop.replay_on_error", running.DPoP.ReplayOnError, c.DPoP.ReplayOnError},
 		{"dpop.replay_memory", running.DPoP.ReplayMemory, c.DPoP.ReplayMemory},
 		{"dpop.key_tables", running.DPoP.KeyTables, c.DPoP.KeyTables},
 		{"log.format", running.Log.Format, c.Log.Format},

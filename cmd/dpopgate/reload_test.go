@@ -18,15 +18,16 @@ func TestReloadNamesWhatNeedsARestart(t *testing.T) {
 	inPlace, stopped := needRestart(parse(), parse())
 	assert.Empty(t, append(inPlace, stopped...))
 	for key, change := range map[string]func(c *config.Config){
-		"listen":             func(c *config.Config) { c.Listen.HTTP = ":1" },
-		"tls":                func(c *config.Config) { c.TLS = &config.TLS{Internal: true} },
-		"store":              func(c *config.Config) { c.Store.Digest = "hmac-sha256" },
-		"cache":              func(c *config.Config) { c.Cache.TTL++ },
-		"dpop.replay_memory": func(c *config.Config) { c.DPoP.ReplayMemory++ },
-		"dpop.key_tables":    func(c *config.Config) { c.DPoP.KeyTables = false },
-		"log.format":         func(c *config.Config) { c.Log.Format = "text" },
-		"tracing":            func(c *config.Config) { c.Tracing.OTLPEndpoint = "http://localhost" },
-		"limits":             func(c *config.Config) { c.Limits.HeaderBytes++ },
+		"listen":               func(c *config.Config) { c.Listen.HTTP = ":1" },
+		"tls":                  func(c *config.Config) { c.TLS = &config.TLS{Internal: true} },
+		"store":                func(c *config.Config) { c.Store.Digest = "hmac-sha256" },
+		"cache":                func(c *config.Config) { c.Cache.TTL++ },
+		"dpop.replay_on_error": func(c *config.Config) { c.DPoP.ReplayOnError = "nonce" },
+		"dpop.replay_memory":   func(c *config.Config) { c.DPoP.ReplayMemory++ },
+		"dpop.key_tables":      func(c *config.Config) { c.DPoP.KeyTables = false },
+		"log.format":           func(c *config.Config) { c.Log.Format = "text" },
+		"tracing":              func(c *config.Config) { c.Tracing.OTLPEndpoint = "http://localhost" },
+		"limits":               func(c *config.Config) { c.Limits.HeaderBytes++ },
 	} {
 		c := parse()
 		change(c)

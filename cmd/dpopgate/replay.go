@@ -39,3 +39,21 @@ func openPostgresProofs(c *config.Config, log *slog.Logger, read again) (*cache.
 		Again:      read.postgres(),
 	})
 }
+
+// fallBack has this process take proofs by itself while the shared replay store does not answer. That store being away
+// does not make the process unready then.
+func (s *server) fallBack(own *cache.Proofs) (dpop.Replay, *dpop.Fallback) {
+	s.watched = cache.WatchProofs(s.replay, s.log)
+	s.metrics.watchFallback(s.watched)
+	s.ready.mention("replay store", func() string {
+		if s.watched.Away() {
+			return "away: proofs are taken with nonces of this instance alone"
+		}
+		return "ok"
+	})
+	return s.metrics.timeReplay(s.watched), &dpop.Fallback{
+		Nonces: dpop.NewOwnNonces(s.config.DPoP.NonceTTL.Std()),
+		Replay: own,
+		Away:   s.watched.Away,
+	}
+}

@@ -74,7 +74,8 @@ type server struct {
 	misuse  *prometheus.CounterVec
 	store   tokenstore.Store
 	tokens  *cache.Tokens
-	replay  sharedReplay // nil: this process remembers used proofs by itself
+	replay  sharedReplay         // nil: this process remembers used proofs by itself
+	watched *cache.WatchedProofs // replay, when there is something to fall back to without it
 	gateway *proxy.Gateway
 	ready   *readiness
 	metrics *metrics
@@ -170,14 +171,18 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 	if s.replay, err = openReplay(c, s.log, s.again); err != nil {
 		return fmt.Errorf("dpop.replay: %w", err)
 	}
-	if s.replay != nil {
-		s.ready.watch("replay store", s.replay.Ping)
-		o.Replay = s.metrics.timeReplay(s.replay)
-	} else {
-		proofs := cache.NewProofs(int64(c.DPoP.ReplayMemory), nil)
+	proofs := cache.NewProofs(int64(c.DPoP.ReplayMemory), nil)
+	switch {
+	case s.replay == nil:
 		s.metrics.watchProofs(proofs)
 		s.proofs = &relayedProofs{own: proofs}
 		o.Replay, o.Started = s.proofs, s.started
+	case c.DPoP.ReplayOnError == "nonce":
+		s.metrics.watchProofs(proofs)
+		o.Replay, o.Fallback = s.fallBack(proofs)
+	default:
+		s.ready.watch("replay store", s.replay.Ping)
+		o.Replay = s.metrics.timeReplay(s.replay)
 	}
 	s.metrics.watchPools(s.store, s.replay)
 	if s.gateway, err = proxy.New(c, o); err == nil {
@@ -209,6 +214,9 @@ func (s *server) close() {
 	}
 	if s.tokens != nil {
 		s.tokens.Close()
+	}
+	if s.watched != nil {
+		s.watched.Close()
 	}
 	if s.replay != nil {
 		if err := s.replay.Close(); err != nil {
