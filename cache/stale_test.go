@@ -2,7 +2,6 @@ package cache_test
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,8 +12,6 @@ import (
 	"github.com/dpopgate/dpopgate/cache"
 	"github.com/dpopgate/dpopgate/tokenstore"
 )
-
-var errDown = errors.New("connection refused")
 
 // standing is a Tokens with a TTL of a minute that lets records of s serve for another ten, with the first of them
 // remembered for long enough to need it. In a synctest bubble only.
