@@ -91,7 +91,7 @@ func (s *server) revoke(ctx context.Context, m *proxy.Misuse) (result string, er
 
 // tryMisuse says why misuse: revoke could not revoke, for validate.
 func tryMisuse(ctx context.Context, c *config.Config) error {
-	store, err := openStore(ctx, c.Store, nil)
+	store, err := openStore(ctx, c.Store, nil, nil)
 	if err != nil {
 		return err
 	}
