@@ -373,7 +373,10 @@ type Log struct {
 
 // Tracing says where traces go.
 type Tracing struct {
-	// An OTLP endpoint URL. Empty: the standard OTEL_* variables decide.
+	// The OTLP/HTTP endpoint of a collector of traces, such as http://127.0.0.1:4318; /v1/traces is added where there is no
+	// path. Empty: OTEL_EXPORTER_OTLP_ENDPOINT and _TRACES_ENDPOINT decide, and without them there are no traces. The other
+	// OTEL_* variables (headers, sampler, service name, batches) hold in any case. What a request is part of (traceparent) is
+	// believed of listen.trusted_proxies alone; others begin a trace of their own, with a link. The upstream is told.
 	OTLPEndpoint string `yaml:"otlp_endpoint"`
 }
 

@@ -4,9 +4,7 @@ import "reflect"
 
 // pending lists the keys whose feature does not work yet. A file that sets one to anything but its default is refused
 // rather than half obeyed; take a line out once its feature works. The function, if any, says which other values work.
-var pending = map[string]func(v any) bool{
-	"tracing": nil,
-}
+var pending = map[string]func(v any) bool{}
 
 // refusePending adds an error for every pending key that is set.
 func (f *file) refusePending() {

@@ -40,6 +40,7 @@ type exchange struct {
 	tunnels  *tunnels
 
 	suspicion *suspicion // nil: none
+	trace     Trace      // nil: nobody follows it
 }
 
 // decide is steps 1 to 7. Without a refusal the request is a preflight (asked is set), one for the metadata (route is
@@ -143,7 +144,9 @@ func (x *exchange) authenticate(ctx context.Context, r *http.Request) *refusal {
 	}
 	var proof *dpop.Proof
 	if c.Scheme == dpop.SchemeDPoP {
+		checked := x.step(StepCheck)
 		if proof, err = x.table.verifier.Parse(c.Proof); err != nil {
+			checked(err)
 			return refuseProof(dpop.AsError(err))
 		}
 		x.event.Thumbprint, x.event.Algorithm = proof.Thumbprint, proof.Algorithm
@@ -155,6 +158,7 @@ func (x *exchange) authenticate(ctx context.Context, r *http.Request) *refusal {
 			Nonce:  x.route.nonce,
 			Now:    x.now,
 		})
+		checked(err)
 		if err != nil {
 			return refuseProof(dpop.AsError(err))
 		}
@@ -178,11 +182,14 @@ func (x *exchange) authenticate(ctx context.Context, r *http.Request) *refusal {
 
 // lookup is step 5: a live token that is good on this route.
 func (x *exchange) lookup(ctx context.Context, token tokenstore.Token) (*tokenstore.Record, *refusal) {
+	found := x.step(StepLookup)
 	rec, err := x.o.Tokens.Lookup(ctx, x.o.Digester.Digest(token))
-	switch {
-	case errors.Is(err, tokenstore.ErrNotFound):
+	if errors.Is(err, tokenstore.ErrNotFound) {
+		found(nil)
 		return nil, refuseToken(TokenUnknown)
-	case err != nil:
+	}
+	found(err)
+	if err != nil {
 		return nil, unavailable(StoreUnavailable, err)
 	}
 	x.event.TokenID, x.event.ClientID, x.event.UserID = rec.JTI, rec.ClientID, rec.UserID
@@ -204,10 +211,16 @@ func (x *exchange) possess(ctx context.Context, proof *dpop.Proof, rec *tokensto
 		x.suspect(OtherKey, x.token, proof)
 		return refuseProof(dpop.AsError(err))
 	}
-	if err := x.table.verifier.VerifySignature(proof); err != nil {
+	verified := x.step(StepVerify)
+	err := x.table.verifier.VerifySignature(proof)
+	verified(err)
+	if err != nil {
 		return refuseProof(dpop.AsError(err))
 	}
-	if err := x.table.verifier.Claim(ctx, proof, x.accepted); err != nil {
+	claimed := x.step(StepClaim)
+	err = x.table.verifier.Claim(ctx, proof, x.accepted)
+	claimed(err)
+	if err != nil {
 		if e := dpop.AsError(err); e != nil {
 			x.suspect(ProofAgain, x.token, proof)
 			return refuseProof(e)

@@ -20,16 +20,17 @@ const (
 // Event is what happened to one request, in bounded words and without secrets: the one source of logs, metrics and
 // traces. It is handed out once the response is complete.
 type Event struct {
-	Time       time.Time
-	RequestID  string
-	Route      string      // the pattern that matched; empty for none
-	Verdict    Verdict     //
-	Reason     dpop.Reason // why it was refused, failed, or ended early; empty when it passed
-	Would      dpop.Reason // why it would have been refused, on a route in mode report; empty when it would not
-	Asker      string      // the kind of proxy that asked for the decision alone; empty for a request to forward
-	Status     int
-	Challenged bool  // the answer asks for a proof with a nonce
-	Written    int64 // bytes of the response body
+	Time            time.Time
+	RequestID       string
+	TraceID, SpanID string      // of the trace that it is part of, and of its span there; empty without Tracing
+	Route           string      // the pattern that matched; empty for none
+	Verdict         Verdict     //
+	Reason          dpop.Reason // why it was refused, failed, or ended early; empty when it passed
+	Would           dpop.Reason // why it would have been refused, on a route in mode report; empty when it would not
+	Asker           string      // the kind of proxy that asked for the decision alone; empty for a request to forward
+	Status          int
+	Challenged      bool  // the answer asks for a proof with a nonce
+	Written         int64 // bytes of the response body
 
 	Method, Host, Path, Protocol, Client string // as the client sent them; Client is its address, behind trusted proxies too
 	Scheme                               string // DPoP or Bearer, once read

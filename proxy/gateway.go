@@ -35,6 +35,7 @@ type Options struct {
 	Started time.Time
 	// NonceKey makes the nonces where the config has no dpop.nonce_key. Empty: a random one.
 	NonceKey []byte
+	Tracing  Tracing          // follows requests; nil: nobody does
 	Now      func() time.Time // nil: time.Now
 	Events   func(*Event)     // called once for each request, when its response is complete; nil: none
 	Log      *slog.Logger     // for what is no request's; nil: discarded
@@ -122,6 +123,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.event.RequestID = x.from.requestID
 	}
 	x.event.Host, x.event.Client = x.from.host, x.from.client
+	if g.o.Tracing != nil {
+		x.trace = g.o.Tracing.Begin(r, x.table.trusted.trusts(r.RemoteAddr))
+		x.event.TraceID, x.event.SpanID = x.trace.IDs()
+	}
 	out := &counter{ResponseWriter: w, leaving: g.o.Leaving}
 	x.out = out
 	defer g.tripwire.after(x)
@@ -188,6 +193,9 @@ func (x *exchange) tell(out *counter) {
 	}
 	x.event.Status, x.event.Written = out.status, out.written
 	x.event.Duration = since(x.o.Now(), x.now)
+	if x.trace != nil {
+		x.trace.End(&x.event)
+	}
 	if x.o.Events != nil {
 		x.o.Events(&x.event)
 	}

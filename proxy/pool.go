@@ -133,7 +133,9 @@ func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		x.target, x.event.Target = t, t.url
 		r.URL.Scheme, r.URL.Host, r.URL.Opaque = t.scheme, t.host, t.base+path
+		ended := x.try(r)
 		res, err := u.transport.RoundTrip(r)
+		ended(res, err)
 		if err == nil {
 			u.answered(t) // forward leaves it, when the answer is through
 			return res, nil
@@ -167,6 +169,7 @@ func (x *exchange) afresh(r *http.Request) *http.Request {
 	again := r.WithContext(r.Context())
 	at := *r.URL
 	again.URL = &at
+	again.Header = r.Header.Clone() // a trace writes into it
 	if x.body.ReadCloser != nil {
 		again.Body = io.NopCloser(&x.body)
 	}

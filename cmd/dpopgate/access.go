@@ -43,6 +43,8 @@ func (a *accessLog) Write(e *proxy.Event) {
 		}
 	}
 	add("request_id", e.RequestID)
+	add("trace_id", e.TraceID)
+	add("span_id", e.SpanID)
 	add("method", e.Method)
 	add("host", e.Host)
 	add("path", e.Path)

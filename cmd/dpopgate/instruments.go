@@ -38,6 +38,7 @@ var instruments = []instrument{
 	{"dpopgate_would_refuse_total", aCounter, []string{"route", "reason", "client_id"}, "Requests that mode report let through and enforce would refuse, by route, reason, and the token's client: empty where no token was found, other from the thousandth on."},
 
 	{"dpopgate_misuse_total", aCounter, []string{"kind", "result"}, "Live bound tokens shown without a proof (bearer), with a valid one by another key (other_key), or with one that had been used before (replay), by what became of it: logged, revoked, gone (before it could be revoked), failed (to be revoked), or unconfirmed, where there was no time or no way to find out and which may be noise."},
+	{"dpopgate_trace_spans_lost_total", aCounter, nil, "Spans that the collector of traces did not take."},
 	{"dpopgate_audit_failures_total", aCounter, nil, "Security events that log.audit has no line of, since it could not be written."},
 
 	{"dpopgate_token_cache_hits_total", aCounter, nil, "Lookups answered from the cache with a record."},

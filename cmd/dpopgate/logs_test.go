@@ -127,7 +127,7 @@ func audited(t *testing.T, stream string) (events []map[string]any) {
 
 func TestEachFieldOfALineIsDocumentedAndWritten(t *testing.T) {
 	all := logged(t, true, &proxy.Event{
-		RequestID: "r", Route: "/", Verdict: proxy.Failed, Reason: proxy.UpstreamDown, Would: proxy.UpstreamDown, Asker: "nginx",
+		RequestID: "r", TraceID: "t", SpanID: "s", Route: "/", Verdict: proxy.Failed, Reason: proxy.UpstreamDown, Would: proxy.UpstreamDown, Asker: "nginx",
 		Status: 502, Method: "GET", Host: "h", Path: "/", Protocol: "HTTP/1.1", Client: "c", Scheme: "DPoP", Thumbprint: "j", Algorithm: "ES256",
 		TokenID: uuid.New(), ClientID: uuid.New(), UserID: uuid.NullUUID{UUID: uuid.New(), Valid: true},
 		Upstream: time.Second, Target: "t", Err: errors.New("e"),

@@ -72,6 +72,7 @@ type server struct {
 	access  *accessLog
 	audit   *auditLog
 	misuse  *prometheus.CounterVec
+	tracing *tracing // nil: off
 	store   tokenstore.Store
 	tokens  *cache.Tokens
 	replay  sharedReplay         // nil: this process remembers used proofs by itself
@@ -112,9 +113,14 @@ func newServer(ctx context.Context, path string, c *config.Config, left *Bequest
 	if s.audit, err = openAudit(c.Log.Audit, e, s.log); err != nil {
 		return nil, err
 	}
+	if s.tracing, err = newTracing(ctx, c.Tracing, e, s.log); err != nil {
+		s.close()
+		return nil, err
+	}
 	if err := s.wire(ctx, s.access.Write); err != nil {
 		return nil, err
 	}
+	s.metrics.watchTracing(s.tracing)
 	s.metrics.watchAudit(s.audit)
 	if s.guard, err = newAdminGuard(c, s.log); err != nil {
 		s.close()
@@ -185,6 +191,9 @@ func (s *server) wire(ctx context.Context, events func(*proxy.Event)) (err error
 		o.Replay = s.metrics.timeReplay(s.replay)
 	}
 	s.metrics.watchPools(s.store, s.replay)
+	if s.tracing != nil {
+		o.Tracing = s.tracing
+	}
 	if s.gateway, err = proxy.New(c, o); err == nil {
 		s.metrics.expect(s.gateway.Routes())
 		s.watchReloads()
@@ -228,6 +237,7 @@ func (s *server) close() {
 			s.log.Error("closing the store", "error", err)
 		}
 	}
+	s.tracing.close()
 	s.audit.close()
 }
 
