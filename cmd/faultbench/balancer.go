@@ -22,21 +22,31 @@ defaults
     timeout server 60s
     retries 3
     option redispatch
-frontend api
+frontend turns
     bind %[1]s
     use_backend any if { nbsrv(ready) eq 0 }
     default_backend ready
+frontend kept
+    bind %[2]s
+    use_backend any if { nbsrv(loyal) eq 0 }
+    default_backend loyal
 backend ready
     balance roundrobin
     option httpchk GET /readyz
-%[2]s
+%[3]s
+backend loyal
+    balance hdr(Authorization)
+    hash-type consistent
+    option httpchk GET /readyz
+%[3]s
 backend any
     balance roundrobin
-%[3]s
+%[4]s
 `
 
-// newBalancer starts HAProxy at address, in front of the fleet.
-func newBalancer(ctx context.Context, folder, program, address string, fleet []*instance) (*process, error) {
+// newBalancer starts HAProxy in front of the fleet: at one address instances take turns, at the other each token has one
+// of its own.
+func newBalancer(ctx context.Context, folder, program, address, kept string, fleet []*instance) (*process, error) {
 	var ready, all strings.Builder
 	for _, i := range fleet {
 		_, admin := splitAddress(i.admin)
@@ -44,7 +54,7 @@ func newBalancer(ctx context.Context, folder, program, address string, fleet []*
 		fmt.Fprintf(&all, "    server %s %s\n", i.name, i.address)
 	}
 	file := filepath.Join(folder, "haproxy.cfg")
-	if err := os.WriteFile(file, fmt.Appendf(nil, balancerConfig, address, ready.String(), all.String()), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, balancerConfig, address, kept, ready.String(), all.String()), 0o600); err != nil {
 		return nil, err
 	}
 	p, err := launch(folder, "haproxy", exec.Command(program, "-db", "-f", file))

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,13 +23,15 @@ type bench struct {
 	anotherClock string    // the gateway with another clock; empty: it is not built
 	bounds       bounds
 
-	postgres        *postgres
-	valkey          *valkey
-	upstream        *upstream
-	fleet           []*instance
-	balancer        *process
-	balancerAddress string
-	issuer          *issuer
+	postgres      *postgres
+	valkey        *valkey
+	upstream      *upstream
+	fleet         []*instance
+	balancer      *process
+	turns, kept   string                 // addresses of the balancer
+	front         atomic.Pointer[string] // the one of them that clients call
+	onReplayError string                 // dpop.replay_on_error
+	issuer        *issuer
 
 	ledger  *ledger
 	windows windows
@@ -50,7 +53,7 @@ type programs struct{ postgres, valkey, haproxy string }
 
 // newBench starts everything, in a folder of its own that close removes.
 func newBench(ctx context.Context, p programs, binary string, bounds bounds, size size, say io.Writer) (b *bench, err error) {
-	b = &bench{say: say, binary: binary, bounds: bounds}
+	b = &bench{say: say, binary: binary, bounds: bounds, onReplayError: "refuse"}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -77,8 +80,9 @@ func newBench(ctx context.Context, p programs, binary string, bounds bounds, siz
 	if b.valkey, err = newValkey(ctx, b.folder, p.valkey); err != nil {
 		return b, err
 	}
-	b.balancerAddress = freeAddress()
-	b.ledger = &ledger{url: "http://" + b.balancerAddress}
+	b.turns, b.kept = freeAddress(), freeAddress()
+	b.front.Store(&b.turns)
+	b.ledger = &ledger{url: "http://" + b.turns}
 	for _, name := range []string{"a", "b", "c"} {
 		i := &instance{
 			name: name, binary: b.binary, folder: b.folder, config: filepath.Join(b.folder, name+".yaml"),
@@ -103,7 +107,7 @@ func newBench(ctx context.Context, p programs, binary string, bounds bounds, siz
 			return b, err
 		}
 	}
-	if b.balancer, err = newBalancer(ctx, b.folder, p.haproxy, b.balancerAddress, b.fleet); err != nil {
+	if b.balancer, err = newBalancer(ctx, b.folder, p.haproxy, b.turns, b.kept, b.fleet); err != nil {
 		return b, err
 	}
 	return b, b.populate(ctx, size)
@@ -129,13 +133,13 @@ public_urls: [%q]
 listen: {http: %q, admin: %q, trusted_proxies: [127.0.0.0/8]}
 store: {postgres: %q, timeout: %s}
 cache: {ttl: %s, stale_on_error: %s}
-dpop: {replay: "redis://%s"}
+dpop: {replay: "redis://%s", replay_on_error: %s}
 limits: {drain_delay: %s, drain_timeout: 10s}
 log: {access: %t}
 routes:
-  - {match: /orders/, upstream: "http://%[11]s", scopes: [orders]}
-  - {match: /admin/, upstream: "http://%[11]s", scopes: [admin]}
-`, b.ledger.url, i.address, i.admin, b.postgres.dsn(i.relay.address()), b.bounds.timeout, b.bounds.ttl, b.bounds.stale, b.valkey.address, drainDelay, access, b.upstream.address)
+  - {match: /orders/, upstream: "http://%[12]s", scopes: [orders]}
+  - {match: /admin/, upstream: "http://%[12]s", scopes: [admin]}
+`, b.ledger.url, i.address, i.admin, b.postgres.dsn(i.relay.address()), b.bounds.timeout, b.bounds.ttl, b.bounds.stale, b.valkey.address, b.onReplayError, drainDelay, access, b.upstream.address)
 }
 
 // migrate makes the table and its triggers, and the one client that tokens are issued to.
@@ -167,7 +171,7 @@ func (b *bench) populate(ctx context.Context, size size) (err error) {
 // door is where a client calls: every fourth at an instance itself.
 func (b *bench) door(n int) (*instance, *wire) {
 	if n%4 != 0 {
-		return nil, &wire{address: b.balancerAddress}
+		return nil, &wire{address: *b.front.Load()}
 	}
 	at := b.fleet[n/4%len(b.fleet)]
 	return at, &wire{address: at.address}

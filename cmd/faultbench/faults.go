@@ -104,6 +104,9 @@ var allFaults = []fault{
 		s.hold(ctx, 5*time.Second, 2*time.Second)
 		return s.valkey.start(ctx)
 	}},
+	{"Valkey is killed, replay_on_error: nonce", unavailable | renonced, true, func(ctx context.Context, s *script) error {
+		return s.fallBack(ctx)
+	}},
 	{"Valkey is frozen", unavailable, false, func(ctx context.Context, s *script) error {
 		s.valkey.process.signal(syscall.SIGSTOP, false)
 		s.hold(ctx, 5*time.Second, 2*time.Second)
@@ -181,6 +184,37 @@ func (s *script) dials(from time.Time) {
 	if most > 10 {
 		s.wrong = append(s.wrong, fmt.Sprintf("Postgres was dialled %d times in a second by one instance: want at most 10", most))
 	}
+}
+
+// fallBack has instances remember proofs by themselves while Valkey is away, with nonces of their own, and has a load
+// balancer that keeps each token with one instance.
+func (s *script) fallBack(ctx context.Context) error {
+	if err := s.reconfigure(ctx, "nonce"); err != nil {
+		return err
+	}
+	s.front.Store(&s.kept)
+	s.valkey.process.kill()
+	s.hold(ctx, 8*time.Second, 3*time.Second)
+	if err := s.valkey.start(ctx); err != nil {
+		return err
+	}
+	s.hold(ctx, 3*time.Second, 2*time.Second)
+	s.front.Store(&s.turns)
+	return s.reconfigure(ctx, "refuse")
+}
+
+// reconfigure rolls all instances to another dpop.replay_on_error.
+func (s *script) reconfigure(ctx context.Context, onReplayError string) error {
+	s.onReplayError = onReplayError
+	for _, i := range s.fleet {
+		if err := i.configure(s.config(i, true)); err != nil {
+			return err
+		}
+		if err := i.roll(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reloads has all instances reread their files, which are broken every other time.

@@ -37,6 +37,9 @@ func newCrowd(ctx context.Context, b *bench, clients, fresh int, think time.Dura
 // hot is what is said of requests with a token that its client always uses.
 const hot = "hot"
 
+// asked is what is said of requests that were to be signed again, with a nonce, and were.
+const asked = "asked for a nonce"
+
 // acquaint has every instance see every such token.
 func (c *crowd) acquaint() {
 	for _, i := range c.bench.fleet {
@@ -114,8 +117,11 @@ func (c *crowd) work(ctx context.Context, n int) {
 	random := rand.New(rand.NewPCG(uint64(n), 1))
 	skew := time.Duration(random.Int64N(int64(2*c.skew)+1)) - c.skew
 	at, w := b.door(n)
-	defer func() { w.close() }()
+	defer w.close()
 	for sleep(ctx, time.Duration(random.ExpFloat64()*float64(c.think.Load()))) {
+		if at == nil {
+			w.move(*b.front.Load())
+		}
 		what, t := hot, c.hot[n].Load()
 		if random.IntN(6) == 0 {
 			if unused := c.unused(); unused != nil {
@@ -128,9 +134,8 @@ func (c *crowd) work(ctx context.Context, n int) {
 			headers = forgeries
 		}
 		if c.request(w, at, what, method, t, skew, headers).unsent && at != nil {
-			w.close()
 			at = b.fleet[(slices.Index(b.fleet, at)+1)%len(b.fleet)]
-			w = &wire{address: at.address}
+			w.move(at.address)
 		}
 	}
 }
@@ -156,7 +161,7 @@ func (c *crowd) request(w *wire, at *instance, what, method string, t *token, sk
 			return r
 		}
 		nonce = r.nonce
-		r.what = "challenged"
+		r.what = asked
 	}
 	panic("unreachable")
 }

@@ -63,7 +63,7 @@ func (s *script) storm(ctx context.Context) error {
 	if s.long {
 		each = 1500
 	}
-	addresses := []string{s.balancerAddress}
+	addresses := []string{s.turns}
 	for _, i := range s.fleet {
 		addresses = append(addresses, i.address)
 	}

@@ -20,7 +20,7 @@ type thief struct {
 }
 
 func newThief(ctx context.Context, b *bench) (*thief, error) {
-	t := &thief{bench: b, wires: map[*instance]*wire{nil: {address: b.balancerAddress}}}
+	t := &thief{bench: b, wires: map[*instance]*wire{nil: {address: b.turns}}}
 	for _, i := range b.fleet {
 		t.wires[i] = &wire{address: i.address}
 	}
@@ -40,6 +40,7 @@ func newThief(ctx context.Context, b *bench) (*thief, error) {
 // work is the life of a thief: of its crimes, every third is a replay, alone or to all instances at once.
 func (t *thief) work(ctx context.Context) {
 	for sleep(ctx, time.Duration(rand.ExpFloat64()*float64(t.bench.crowd.think.Load()))) {
+		t.wires[nil].move(*t.bench.front.Load())
 		switch rand.IntN(6) {
 		case 0:
 			t.replay()
@@ -78,8 +79,14 @@ func (t *thief) commit(c crime) {
 func (t *thief) replay() {
 	l, at := t.bench.ledger, t.anywhere()
 	first := l.newRequest(copied, "overheard", anyMethod(), t.victim(), at)
-	proof := signed(first.token.key, l.claims(first, ordersPath))
-	l.send(t.wires[at], first, sending{proof: proof})
+	claims := l.claims(first, ordersPath)
+	proof := signed(first.token.key, claims)
+	if a := l.send(t.wires[at], first, sending{proof: proof}); challenged(a) {
+		claims.Nonce = first.nonce
+		first = l.newRequest(copied, "overheard", first.method, first.token, at)
+		proof = signed(first.token.key, claims)
+		l.send(t.wires[at], first, sending{proof: proof})
+	}
 	for range 2 {
 		at := t.anywhere()
 		again := l.newRequest(copied, "replay", first.method, first.token, at)

@@ -198,7 +198,7 @@ func (j *judge) honest(r *request, saw sighting, t *tally) {
 	case r.status == http.StatusOK:
 		t.lost++
 		j.find(r, "the upstream never saw it")
-	case r.what == "challenged" && r.nonce != "" && saw.times == 0:
+	case r.nonce != "" && r.status == http.StatusUnauthorized && saw.times == 0 && (r.what == asked || j.windows.allow(renonced, r.start, r.end)):
 		t.challenged++
 	case j.excused(r):
 		t.away++

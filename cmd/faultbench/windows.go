@@ -11,6 +11,7 @@ type allowance int
 const (
 	unavailable allowance = 1 << iota // 502, 503 and 504
 	unknowable                        // the same, but not for tokens that every instance knows
+	renonced                          // a nonce that is asked for again and again, by one instance after the other
 	broken                            // a connection that ends without an answer
 	deaf                              // a revocation that is seen within cache.ttl only, since no notice of it arrives
 	cutOff                            // and within cache.stale_on_error more, since the store does not answer either

@@ -72,6 +72,14 @@ func (w *wire) exchange(method string, request []byte) (a answer, keep bool, err
 	return answer{res.StatusCode, res.Header, string(body)}, !res.Close, err
 }
 
+// move has what is sent from now on go to an address.
+func (w *wire) move(address string) {
+	if address != w.address {
+		w.close()
+		w.address = address
+	}
+}
+
 // stale says whether the server has closed the connection since it was last used, as far as that is known here.
 func (w *wire) stale() bool {
 	raw, err := w.conn.(*net.TCPConn).SyscallConn()
