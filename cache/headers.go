@@ -137,7 +137,7 @@ func (e *header) learn(signed string, signature []byte) {
 	switch t := e.table.Load(); {
 	case t == nil && e.verified.Add(1) == tableAfter:
 		e.table.Store(newKeyTable(key))
-	case t != nil && !t.verify(sha256.Sum256([]byte(signed)), signature): // else it was built in the meantime
+	case t != nil && !t.verify(digestOf(signed), signature): // else it was built in the meantime
 		e.memory.distrust("a table refused what crypto/ecdsa accepts")
 	}
 }
@@ -148,7 +148,7 @@ func (e *header) Signed(signed string, signature []byte) bool {
 	if t == nil || !e.memory.tables.Load() {
 		return false
 	}
-	digest := sha256.Sum256([]byte(signed))
+	digest := digestOf(signed)
 	if !t.verify(digest, signature) {
 		return false
 	}
@@ -157,6 +157,12 @@ func (e *header) Signed(signed string, signature []byte) bool {
 		return false
 	}
 	return true
+}
+
+// digestOf is the SHA-256 of what nearly always fits on the stack.
+func digestOf(signed string) [32]byte {
+	var room [1 << 10]byte
+	return sha256.Sum256(append(room[:0], signed...))
 }
 
 // distrust ends the use of tables for good.

@@ -36,10 +36,10 @@ func ReadCredentials(h http.Header, rawQuery string, taken func(scheme string) b
 		c.Token = token
 	}
 	proofs := h["Dpop"]
-	switch lower(scheme) {
-	case "dpop":
+	switch {
+	case sameWord(scheme, SchemeDPoP):
 		c.Scheme = SchemeDPoP
-	case "bearer":
+	case sameWord(scheme, SchemeBearer):
 		c.Scheme = SchemeBearer
 		if len(proofs) > 0 {
 			return c, refuse(BearerWithProof, "the scheme is Bearer although there is a DPoP header")
@@ -69,6 +69,10 @@ func ReadCredentials(h http.Header, rawQuery string, taken func(scheme string) b
 	c.Proof = proofs[0]
 	return c, nil
 }
+
+// sameWord compares with an ASCII word without letter case. What strings.EqualFold takes for a letter of ASCII beyond that,
+// such as the Kelvin sign for k, is longer.
+func sameWord(s, word string) bool { return len(s) == len(word) && strings.EqualFold(s, word) }
 
 // token68 is RFC 9110 §11.2.
 func token68(s string) bool {

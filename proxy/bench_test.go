@@ -16,10 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// loaded is a gateway over a cache, as serve wires it, in front of an upstream on loopback.
-func loaded(b testing.TB) (http.Handler, *dpop.Key) {
-	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
-	b.Cleanup(up.Close)
+// loaded is a gateway over a cache, as serve wires it, in front of an upstream.
+func loaded(b testing.TB, upstream string) (http.Handler, *dpop.Key) {
 	c, err := config.Parse("bench.yaml", []byte(`
 public_urls: [https://api.example.test]
 store: {sqlite: unused.db}
@@ -27,7 +25,7 @@ dpop: {nonce: "off"}
 routes:
   - {match: GET /v1/items, upstream: "${UPSTREAM}", scopes: [items:read]}
   - {match: GET /public/, upstream: "${UPSTREAM}", public: true}
-`), func(string) (string, bool) { return up.URL, true })
+`), func(string) (string, bool) { return upstream, true })
 	require.NoError(b, err)
 	key, err := dpop.NewKey(dpop.ES256)
 	require.NoError(b, err)
@@ -60,7 +58,9 @@ func proofs(b testing.TB, key *dpop.Key, n int) []string {
 func BenchmarkGateway(b *testing.B) {
 	for _, path := range []string{"/public/items", "/v1/items"} {
 		b.Run(map[bool]string{true: "unchecked", false: "verified"}[path == "/public/items"], func(b *testing.B) {
-			g, key := loaded(b)
+			up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+			b.Cleanup(up.Close)
+			g, key := loaded(b, up.URL)
 			s := httptest.NewServer(g)
 			b.Cleanup(s.Close)
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}}
@@ -96,7 +96,7 @@ func BenchmarkGateway(b *testing.B) {
 // The whole decision about a request whose token is in the cache, signature and claim included, net/http and the way
 // to the upstream left out. The ceiling may be lowered, and is raised only with a reason in the commit.
 func TestAllocationsOfADecisionStayBelowTheirCeiling(t *testing.T) {
-	g, key := loaded(t)
+	g, key := loaded(t, "http://127.0.0.1:9")
 	signed := proofs(t, key, 300)
 	r := httptest.NewRequest("GET", "https://api.example.test/v1/items?page=2", nil)
 	r.Header["Authorization"] = []string{"DPoP T1"}
@@ -109,5 +109,5 @@ func TestAllocationsOfADecisionStayBelowTheirCeiling(t *testing.T) {
 	for range 50 { // until the cache has the token
 		decide()
 	}
-	require.LessOrEqual(t, testing.AllocsPerRun(100, decide), 56.0)
+	require.LessOrEqual(t, testing.AllocsPerRun(100, decide), 14.0+poolsForget())
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 
 // exchange is one request on its way through the eight steps, and what is known about it so far.
 type exchange struct {
+	own own
+
 	table *table
 	o     *Options
 	event Event
@@ -41,6 +44,17 @@ type exchange struct {
 
 	suspicion *suspicion // nil: none
 	trace     Trace      // nil: nobody follows it
+}
+
+// own is memory that each request needs, in one piece with its exchange. Slices of it are values of header fields: written
+// once, and never appended to.
+type own struct {
+	out       counter
+	ctx       exchangeContext
+	url       url.URL   // of the upstream's request
+	id        [1]string // X-Request-Id
+	forwarded [3]string // X-Forwarded-For, -Proto, -Host
+	identity  [6]string // who calls
 }
 
 // decide is steps 1 to 7. Without a refusal the request is a preflight (asked is set), one for the metadata (route is

@@ -16,10 +16,24 @@ type exchangeKey struct{}
 
 func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
 
+// exchangeContext is context.WithValue for that key.
+type exchangeContext struct {
+	context.Context
+	x *exchange
+}
+
+func (c *exchangeContext) Value(key any) any {
+	if key == (exchangeKey{}) {
+		return c.x
+	}
+	return c.Context.Value(key)
+}
+
 // forward is step 8.
 func (x *exchange) forward(w http.ResponseWriter, r *http.Request, s *streams) {
 	x.sent = x.o.Now()
-	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
+	x.own.ctx = exchangeContext{r.Context(), x}
+	var ctx context.Context = &x.own.ctx
 	if r.ContentLength < 0 || r.ContentLength > longBody {
 		ctx, x.stream.cancel = context.WithCancel(ctx)
 		defer x.stream.cancel()
@@ -60,11 +74,12 @@ func rewrite(p *httputil.ProxyRequest) {
 	if path == "" || path[0] != '/' {
 		path = "/" + path
 	}
-	p.Out.URL = &url.URL{
+	x.own.url = url.URL{
 		Opaque:     path,
 		RawQuery:   x.query,
 		ForceQuery: p.In.URL.ForceQuery,
 	}
+	p.Out.URL = &x.own.url
 	p.Out.Host = ""
 	if x.route.preserveHost {
 		p.Out.Host = x.from.host
@@ -87,10 +102,10 @@ func rewrite(p *httputil.ProxyRequest) {
 	if x.upgrade {
 		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{webSocket}
 	}
-	x.from.tell(h, p.In.RemoteAddr, x.origin.host, x.origin.scheme)
-	h["X-Request-Id"] = []string{x.event.RequestID}
+	x.from.tell(h, &x.own.forwarded, p.In.RemoteAddr, x.origin.host, x.origin.scheme)
+	h["X-Request-Id"] = x.own.id[:]
 	if x.record != nil {
-		x.table.identity.set(h, x.record, x.token)
+		x.table.identity.set(h, &x.own.identity, x.record, x.token)
 		x.assert(h, p.Out.Method, path)
 	}
 	for name, value := range up.headers {

@@ -151,7 +151,7 @@ func (x *exchange) verify(out *counter, a *asking, r *http.Request) {
 func (x *exchange) allow(w http.ResponseWriter) {
 	h := w.Header()
 	if x.record != nil {
-		x.table.identity.set(h, x.record, x.token)
+		x.table.identity.set(h, &x.own.identity, x.record, x.token)
 		x.assert(h, x.event.Method, x.path)
 	}
 	x.setNonce(h, http.StatusOK, dpop.NoCode)

@@ -113,7 +113,7 @@ func nodeAddress(node string) string {
 }
 
 // tell writes who sent the request into the header for the upstream, appending to what a trusted peer said.
-func (o *origination) tell(h http.Header, peer, host, scheme string) {
+func (o *origination) tell(h http.Header, room *[3]string, peer, host, scheme string) {
 	if address, _, err := net.SplitHostPort(peer); err == nil {
 		peer = address
 	}
@@ -121,9 +121,8 @@ func (o *origination) tell(h http.Header, peer, host, scheme string) {
 	if o.chain != "" {
 		from = o.chain + ", " + peer
 	}
-	h["X-Forwarded-For"] = []string{from}
-	h["X-Forwarded-Proto"] = []string{scheme}
-	h["X-Forwarded-Host"] = []string{host}
+	*room = [...]string{from, scheme, host}
+	h["X-Forwarded-For"], h["X-Forwarded-Proto"], h["X-Forwarded-Host"] = room[0:1:1], room[1:2:2], room[2:3:3]
 	if o.forwarded != "" {
 		node := peer
 		if strings.Contains(peer, ":") {

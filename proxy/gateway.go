@@ -127,11 +127,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.trace = g.o.Tracing.Begin(r, x.table.trusted.trusts(r.RemoteAddr))
 		x.event.TraceID, x.event.SpanID = x.trace.IDs()
 	}
-	out := &counter{ResponseWriter: w, leaving: g.o.Leaving}
+	x.own.id[0] = x.event.RequestID
+	x.own.out.ResponseWriter, x.own.out.leaving = w, g.o.Leaving
+	out := &x.own.out
 	x.out = out
 	defer g.tripwire.after(x)
 	defer x.tell(out)
-	w.Header()["X-Request-Id"] = []string{x.event.RequestID}
+	w.Header()["X-Request-Id"] = x.own.id[:]
 	if r.TLS != nil && x.table.hsts != nil {
 		w.Header()["Strict-Transport-Security"] = x.table.hsts
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/dpopgate/dpopgate/config"
 	"github.com/dpopgate/dpopgate/tokenstore"
+	"github.com/google/uuid"
 )
 
 // identity is the compiled form of config.Identity: what the upstream is told, and what nobody else may tell it.
@@ -37,10 +39,11 @@ func compileIdentity(c config.Identity, upstreams map[string]config.Upstream) *i
 	for _, name := range config.PresetHeaders() {
 		id.managed[fold(name)] = true
 	}
-	n := id.names
-	for _, name := range []string{n.Subject, n.Scope, n.Client, n.TokenID, n.TokenType, n.Expires, c.Assertion.Header} {
-		if name != "" {
-			id.managed[fold(name)] = true
+	n := &id.names
+	for _, name := range []*string{&n.Subject, &n.Scope, &n.Client, &n.TokenID, &n.TokenType, &n.Expires, &c.Assertion.Header} {
+		if *name != "" {
+			id.managed[fold(*name)] = true
+			*name = http.CanonicalHeaderKey(*name)
 		}
 	}
 	for header, m := range n.Metadata {
@@ -61,29 +64,28 @@ func compileIdentity(c config.Identity, upstreams map[string]config.Upstream) *i
 
 // fold is how CGI, WSGI, PHP and their like read a header name: case does not count, and whatever is neither a letter
 // nor a digit is the same as a hyphen.
-func fold(name string) string {
-	plain := true
-	for i := 0; i < len(name); i++ {
-		if c := name[i]; !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-') {
-			plain = false
-			break
-		}
-	}
-	if plain {
-		return name
-	}
-	b := make([]byte, len(name))
-	for i := 0; i < len(name); i++ {
+func fold(name string) string { return string(appendFolded(nil, name)) }
+
+func appendFolded(b []byte, name string) []byte {
+	for i := range len(name) {
 		switch c := name[i]; {
 		case 'A' <= c && c <= 'Z':
-			b[i] = c + 'a' - 'A'
+			b = append(b, c+'a'-'A')
 		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
-			b[i] = c
+			b = append(b, c)
 		default:
-			b[i] = '-'
+			b = append(b, '-')
 		}
 	}
-	return string(b)
+	return b
+}
+
+// manages says whether a header of that name, in any spelling, is one that only we may send, and whether it is about
+// identity.
+func (id *identity) manages(name string) (ours, about bool) {
+	var room [64]byte
+	about, ours = id.managed[string(appendFolded(room[:0], name))]
+	return ours, about
 }
 
 // clean removes from a client's header what only we may say. Fields in their plain spelling that framing and
@@ -93,7 +95,7 @@ func (id *identity) clean(h http.Header) {
 		if name == "Content-Length" || id.mode == "keep" && (name == "Authorization" || name == "Dpop") {
 			continue
 		}
-		if _, ok := id.managed[fold(name)]; ok {
+		if ours, _ := id.manages(name); ours {
 			delete(h, name)
 		}
 	}
@@ -103,39 +105,66 @@ func (id *identity) clean(h http.Header) {
 func (id *identity) cleanResponse(h http.Header) {
 	for name := range h {
 		said := strings.TrimPrefix(name, http.TrailerPrefix)
-		if said == "Www-Authenticate" || said == "Dpop-Nonce" || said == "Alt-Svc" || said == "X-Request-Id" || id.managed[fold(said)] {
+		if _, about := id.manages(said); about || said == "Www-Authenticate" || said == "Dpop-Nonce" || said == "Alt-Svc" || said == "X-Request-Id" {
 			delete(h, name)
 		}
 	}
 }
 
-// set tells the upstream who calls.
-func (id *identity) set(h http.Header, rec *tokenstore.Record, token string) {
-	put := func(name, value string) {
-		if name != "" {
-			h.Set(name, headerValue(value))
-		}
-	}
-	n := &id.names
+// set tells the upstream who calls. The values are parts of one text, and put into room.
+func (id *identity) set(h http.Header, room *[6]string, rec *tokenstore.Record, token string) {
+	var buffer [256]byte
+	var ends [len(room)]int
+	b := buffer[:0]
 	if rec.UserID.Valid {
-		put(n.Subject, rec.UserID.UUID.String())
+		b = appendUUID(b, rec.UserID.UUID)
 	}
-	put(n.Scope, strings.Join(rec.Scopes, " "))
-	put(n.Client, rec.ClientID.String())
-	put(n.TokenID, rec.JTI.String())
-	put(n.TokenType, string(rec.TokenType))
-	put(n.Expires, strconv.FormatInt(rec.ExpiresAt.Unix(), 10))
+	ends[0] = len(b)
+	for i, scope := range rec.Scopes {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = append(b, scope...)
+	}
+	ends[1] = len(b)
+	b = appendUUID(b, rec.ClientID)
+	ends[2] = len(b)
+	b = appendUUID(b, rec.JTI)
+	ends[3] = len(b)
+	b = append(b, rec.TokenType...)
+	ends[4] = len(b)
+	b = strconv.AppendInt(b, rec.ExpiresAt.Unix(), 10)
+	ends[5] = len(b)
+	text, begin := string(b), 0
+	n := &id.names
+	for i, name := range [...]string{n.Subject, n.Scope, n.Client, n.TokenID, n.TokenType, n.Expires} {
+		if room[i] = headerValue(text[begin:ends[i]]); name != "" && (i > 0 || rec.UserID.Valid) {
+			h[name] = room[i : i+1 : i+1]
+		}
+		begin = ends[i]
+	}
 	if len(id.members) > 0 {
-		id.setMembers(put, rec.Metadata)
+		id.setMembers(h, rec.Metadata)
 	}
 	if id.mode == "bearer" {
 		h.Set("Authorization", "Bearer "+token)
 	}
 }
 
+// appendUUID is id.String() appended to b.
+func appendUUID(b []byte, id uuid.UUID) []byte {
+	for i, part := range [...][]byte{id[:4], id[4:6], id[6:8], id[8:10], id[10:]} {
+		if i > 0 {
+			b = append(b, '-')
+		}
+		b = hex.AppendEncode(b, part)
+	}
+	return b
+}
+
 // setMembers sends members of the metadata: a string as its text, anything else as JSON. null and a member that is
 // not there send nothing.
-func (id *identity) setMembers(put func(name, value string), metadata json.RawMessage) {
+func (id *identity) setMembers(h http.Header, metadata json.RawMessage) {
 	var all map[string]json.RawMessage
 	if json.Unmarshal(metadata, &all) != nil {
 		return
@@ -149,7 +178,7 @@ func (id *identity) setMembers(put func(name, value string), metadata json.RawMe
 		if json.Unmarshal(raw, &text) != nil {
 			text = string(raw)
 		}
-		put(m.header, text)
+		h.Set(m.header, headerValue(text))
 	}
 }
 

@@ -151,7 +151,7 @@ func (x *exchange) challenge(h http.Header, f *refusal) {
 // current one; an error that is no challenge repeats the one just used, as some clients send a request that failed
 // once more when the nonce has changed.
 func (x *exchange) setNonce(h http.Header, status int, code dpop.Code) {
-	h.Del("DPoP-Nonce")
+	delete(h, "Dpop-Nonce")
 	if x.route == nil || x.route.public || x.route.nonce == dpop.NonceOff {
 		return
 	}

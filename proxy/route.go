@@ -130,18 +130,21 @@ func register(mux *http.ServeMux, rt *route) (err error) {
 
 // find looks a request up. Without a route it says which refusal that is.
 func (t *table) find(r *http.Request, here *origin) (*route, *refusal) {
-	probe := *r
-	probe.Host = here.host // as the patterns spell it
-	if r.URL.Path == "" {  // as an absolute target may have it (RFC 9112 §3.2.2)
-		probe.URL = &url.URL{Path: "/"}
+	if r.Host != here.host || r.URL.Path == "" {
+		probe := *r
+		probe.Host = here.host // as the patterns spell it
+		if r.URL.Path == "" {  // as an absolute target may have it (RFC 9112 §3.2.2)
+			probe.URL = &url.URL{Path: "/"}
+		}
+		r = &probe
 	}
-	h, pattern := t.mux.Handler(&probe)
+	h, pattern := t.mux.Handler(r)
 	if rt, ok := h.(*route); ok {
 		return rt, nil
 	}
 	if pattern == "" { // not the redirect to a path with a slash at its end
 		var said allow
-		h.ServeHTTP(&said, &probe)
+		h.ServeHTTP(&said, r)
 		if said.status == http.StatusMethodNotAllowed {
 			f := refuseRequest(http.StatusMethodNotAllowed, MethodMissing, "no route takes this method on this path")
 			f.allow = said.header.Get("Allow")
