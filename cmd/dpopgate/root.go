@@ -79,6 +79,7 @@ func newRootCommand(e *env) *cobra.Command {
 		newTrustCommand(e),
 		newSchemaCommand(e),
 		newHealthcheckCommand(e),
+		newManCommand(e),
 		newVersionCommand(e),
 	)
 	root.SetHelpCommand(newHelpCommand(e))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -16,6 +17,8 @@ type build struct {
 	Commit  string `json:"commit,omitempty"` // the full hash
 	Dirty   bool   `json:"modified"`         // built with changes that no commit has
 	Go      string `json:"go"`
+
+	Time time.Time `json:"time,omitzero"` // of the commit
 }
 
 func newVersionCommand(e *env) *cobra.Command {
@@ -51,6 +54,8 @@ func thisBuild() build {
 		switch s.Key {
 		case "vcs.revision":
 			b.Commit = s.Value
+		case "vcs.time":
+			b.Time, _ = time.Parse(time.RFC3339, s.Value)
 		case "vcs.modified":
 			b.Dirty = s.Value == "true"
 		}
