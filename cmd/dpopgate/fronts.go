@@ -4,6 +4,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -13,12 +14,16 @@ import (
 //go:embed fronts
 var frontFiles embed.FS
 
-// fronts are the proxies that can ask for the decision alone, and the files that their configs are.
+// fronts are what init --for takes, with the files for it: proxies that can ask for the decision alone, and what the
+// gateway itself can be deployed with.
 var fronts = map[string][]string{
-	"nginx":   {"nginx.conf"},
-	"caddy":   {"Caddyfile"},
-	"traefik": {"traefik.yaml"},
-	"haproxy": {"haproxy.cfg", "dpopgate.lua"},
+	"nginx":      {"nginx.conf"},
+	"caddy":      {"Caddyfile"},
+	"traefik":    {"traefik.yaml"},
+	"haproxy":    {"haproxy.cfg", "dpopgate.lua"},
+	"systemd":    {"systemd/dpopgate.service", "systemd/dpopgate.socket", "systemd/dpopgate.yaml"},
+	"compose":    {"compose/compose.yaml", "compose/gateway/dpopgate.yaml"},
+	"kubernetes": {"kubernetes/kubernetes.yaml"},
 }
 
 // frontNames are the names that init --for takes.
@@ -31,8 +36,8 @@ func frontNames() string {
 	return strings.Join(names, ", ")
 }
 
-// writeFront writes the config of a proxy to a file, or to its usual name, and what goes with it beside that. It writes
-// nothing when one of them is there already.
+// writeFront writes the first file of a front to file, or to its usual name, and what goes with it beside that. A file that
+// is there already stays as it is, and is an error. Users of other numbers read these files, and they hold no secrets.
 func writeFront(name, file string) (written []string, err error) {
 	files, ok := fronts[name]
 	if !ok {
@@ -43,14 +48,16 @@ func writeFront(name, file string) (written []string, err error) {
 		if err != nil {
 			return written, fmt.Errorf("reading what is built in: %w", err)
 		}
-		to := source
-		switch {
-		case file != "" && i == 0:
+		to := filepath.Join(filepath.Dir(file), strings.TrimPrefix(source, name+"/"))
+		if file != "" && i == 0 {
 			to = file
-		case file != "":
-			to = filepath.Join(filepath.Dir(file), source)
 		}
-		if err := writeNew(to, data); err != nil {
+		if i > 0 {
+			if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+				return written, fmt.Errorf("writing %s: %w", to, err)
+			}
+		}
+		if err := writeNew(to, data, 0o644); err != nil {
 			return written, err
 		}
 		written = append(written, to)

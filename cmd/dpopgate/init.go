@@ -26,10 +26,13 @@ func newInitCommand(e *env) *cobra.Command {
 		Use:   "init [FILE]",
 		Short: "Write a commented starter config",
 		Long: "Writes a commented starter config to FILE (" + defaultConfig + "). A file that is there is never overwritten.\n" +
-			"With --for it writes the config of a proxy that asks the gateway for the decision alone (forward_auth).",
+			"With --for it writes the config of a proxy that asks the gateway for the decision alone (forward_auth), or what\n" +
+			"deploys the gateway: units for systemd, a file for Docker Compose or for Kubernetes, with the config for it.",
 		Example: `  dpopgate init
   dpopgate validate
-  dpopgate init --for nginx /etc/nginx/conf.d/api.conf`,
+  dpopgate init --for nginx /etc/nginx/conf.d/api.conf
+  dpopgate init --for systemd
+  dpopgate help deploy`,
 		Args: between(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if front != "" {
@@ -43,7 +46,7 @@ func newInitCommand(e *env) *cobra.Command {
 			if len(args) == 1 {
 				path = args[0]
 			}
-			if err := writeNew(path, config.Starter()); err != nil {
+			if err := writeNew(path, config.Starter(), 0o600); err != nil {
 				return err
 			}
 			next := "dpopgate validate"
@@ -54,7 +57,7 @@ func newInitCommand(e *env) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&front, "for", "", "write the config of a `PROXY` that asks: "+frontNames())
+	cmd.Flags().StringVar(&front, "for", "", "write what is for `WHAT`: "+frontNames())
 	return cmd
 }
 
@@ -71,18 +74,18 @@ func newSchemaCommand(e *env) *cobra.Command {
 	}
 }
 
-// writeNew writes a file that must not be there yet. Only its owner may read it: people write passwords into it.
-func writeNew(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// writeNew writes a file that must not be there yet. Where people write passwords into it, only its owner may read it.
+func writeNew(path string, data []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s is there already and stays as it is: remove it first, or name another file", path)
 	}
 	if err != nil {
-		return fmt.Errorf("writing the starter config: %w", err)
+		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	_, err = f.Write(data)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("writing the starter config: %w", err)
+		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
 }
