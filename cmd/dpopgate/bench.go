@@ -148,8 +148,8 @@ func runBench(ctx context.Context, e *env, o *benchOptions) error {
 	if err != nil {
 		return err
 	}
-	show := func(round int, lane string) { bar.at(round, benchRounds, lane) }
-	err = race(ctx, lanes, benchRounds, o.round(), o.connections, time.Now().Add(o.duration), show)
+	show := func(round int, lane string) { bar.at(round, o.rounds(), lane) }
+	err = race(ctx, lanes, o.rounds(), o.round(), o.connections, time.Now().Add(o.duration), show)
 	bar.clear()
 	if err != nil {
 		return err
@@ -176,9 +176,9 @@ func (o *benchOptions) measureOwn(ctx context.Context, _ *env, cores benchCores,
 		return nil, g.close, err
 	}
 	return []*lane{
-		g.lane("plain ReverseProxy, nothing checked", plain, "/plain", false, true),
-		g.lane("gateway, public route", gateway, "/public", false, false),
-		g.lane("gateway, everything checked", gateway, "/checked", true, false),
+		g.lane("plain ReverseProxy, nothing checked", g.at(plain, "/plain"), plain.usage, false, true),
+		g.lane("gateway, public route", g.at(gateway, "/public"), gateway.usage, false, false),
+		g.lane("gateway, everything checked", g.at(gateway, "/checked"), gateway.usage, true, false),
 		g.refusedLane("gateway, unknown token refused", gateway),
 	}, g.close, nil
 }
@@ -215,7 +215,7 @@ func (o *benchOptions) measureURL(_ context.Context, e *env, _ benchCores, _ *pr
 func (o *benchOptions) urlLane(name string, to address, pick func() (*benchClient, string)) *lane {
 	success := func(*benchClient) answered { return answered{} }
 	load := func(ctx context.Context, n int) ([]shot, error) { return signShots(ctx, to, n, pick, success) }
-	l := &lane{name: name, to: to, load: load, warmUp: func(ctx context.Context) ([]shot, error) { return load(ctx, o.round()) }}
+	l := &lane{name: name, to: to, load: load, warm: load, warmUp: o.round()}
 	if o.pid > 0 {
 		l.usage = func() (usage, error) {
 			cpu, err := cpuTime(o.pid)

@@ -13,8 +13,10 @@ type lane struct {
 	to      address
 	usage   func() (usage, error)                                // of the server; nil: unknown
 	load    func(ctx context.Context, count int) ([]shot, error) // what a round sends
-	warmUp  func(ctx context.Context) ([]shot, error)            // what is sent before the first round, and not counted
+	warm    func(ctx context.Context, count int) ([]shot, error) // what is sent before the first round, and not counted
+	warmUp  int                                                  // how much of that
 	seen    func() (uint64, error)                               // requests that the upstream has answered so far; nil: nobody knows
+	every   time.Duration                                        // between two requests; 0: as fast as they are answered
 	forward bool                                                 // whether what is sent reaches the upstream: all of it, or nothing
 
 	senders []sender
@@ -43,12 +45,14 @@ func race(ctx context.Context, lanes []*lane, rounds, requests, connections int,
 			}
 		}()
 		show(0, l.name)
-		shots, err := l.warmUp(ctx)
-		if err == nil {
-			_, err = l.shoot(ctx, shots)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", l.name, err)
+		for left := l.warmUp; left > 0; left -= maxRound {
+			shots, err := l.warm(ctx, min(left, maxRound))
+			if err == nil {
+				_, err = l.shoot(ctx, shots)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", l.name, err)
+			}
 		}
 	}
 	for round := range rounds {
@@ -88,7 +92,7 @@ func (l *lane) shoot(ctx context.Context, shots []shot) (r laneRound, err error)
 		}
 	}
 	began := time.Now()
-	took, err := fire(ctx, l.senders, shots)
+	took, err := fire(ctx, l.senders, shots, l.every)
 	if err != nil {
 		return r, err
 	}

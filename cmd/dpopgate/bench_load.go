@@ -237,14 +237,15 @@ func (c *http2) send(s *shot) (int, []byte, error) {
 	return res.StatusCode, c.body, err
 }
 
-// fire sends all shots, each sender as fast as it is answered, and says how long each took. It fails with the first
-// answer that is not what it must be.
-func fire(ctx context.Context, senders []sender, shots []shot) ([]time.Duration, error) {
+// fire sends all shots, each sender as fast as it is answered or, unless every is 0, one shot by any of them in that time.
+// It says how long each took, and fails with the first answer that is not what it must be.
+func fire(ctx context.Context, senders []sender, shots []shot, every time.Duration) ([]time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, roundTime)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	took := make([]time.Duration, len(shots))
 	errs := make([]error, len(senders))
+	began := time.Now()
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for i, s := range senders {
@@ -255,6 +256,7 @@ func fire(ctx context.Context, senders []sender, shots []shot) ([]time.Duration,
 				if n >= len(shots) {
 					return
 				}
+				time.Sleep(time.Until(began.Add(time.Duration(n) * every)))
 				shot, began := &shots[n], time.Now()
 				status, body, err := s.send(shot)
 				took[n] = time.Since(began)

@@ -61,6 +61,25 @@ func newBenchPartCommand(e *env) *cobra.Command {
 }
 
 func runPart(ctx context.Context, e *env) error {
+	return playPart(e, func(p *benchPart, l net.Listener) (seen func() uint64, err error) {
+		switch p.Role {
+		case "gateway":
+			return nil, p.serveGateway(ctx, e, l)
+		case "plain":
+			return nil, p.servePlain(l)
+		case "upstream":
+			up := &benchUpstream{}
+			go up.serve(l)
+			return up.seen.Load, nil
+		default:
+			return nil, fmt.Errorf("no part is called %q", p.Role)
+		}
+	})
+}
+
+// playPart has serve serve on a listener, and then says what this process has used whenever it is asked. An upstream
+// also says how many requests it has seen.
+func playPart(e *env, serve func(*benchPart, net.Listener) (seen func() uint64, err error)) error {
 	orders, answers := json.NewDecoder(e.stdin), json.NewEncoder(e.stdout)
 	var p benchPart
 	if err := orders.Decode(&p); err != nil {
@@ -70,17 +89,7 @@ func runPart(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	up := &benchUpstream{}
-	switch p.Role {
-	case "gateway":
-		err = p.serveGateway(ctx, e, l)
-	case "plain":
-		err = p.servePlain(l)
-	case "upstream":
-		go up.serve(l)
-	default:
-		err = fmt.Errorf("no part is called %q", p.Role)
-	}
+	seen, err := serve(&p, l)
 	if err != nil {
 		return answers.Encode(startedPart{Error: oneLine(err)})
 	}
@@ -93,7 +102,9 @@ func runPart(ctx context.Context, e *env) error {
 		if err != nil {
 			return err
 		}
-		used.Seen = up.seen.Load()
+		if seen != nil {
+			used.Seen = seen()
+		}
 		if err := answers.Encode(used); err != nil {
 			return err
 		}
@@ -145,18 +156,23 @@ func (p *benchPart) serveGateway(ctx context.Context, e *env, l net.Listener) er
 	return fmt.Errorf("the config does not listen on 127.0.0.1:${BENCH_PORT}")
 }
 
-// servePlain serves a ReverseProxy that checks nothing, tuned as the gateway's own is.
-func (p *benchPart) servePlain(l net.Listener) error {
-	up, err := url.Parse(p.Upstream)
-	if err != nil {
-		return err
-	}
-	proxy := &httputil.ReverseProxy{
+// newPlainProxy is a ReverseProxy that checks nothing, tuned as the gateway's own is.
+func newPlainProxy(up *url.URL) http.Handler {
+	return &httputil.ReverseProxy{
 		Rewrite:    func(r *httputil.ProxyRequest) { r.SetURL(up) },
 		Transport:  &http.Transport{MaxIdleConnsPerHost: 1024, IdleConnTimeout: 30 * time.Second, DisableCompression: true},
 		BufferPool: &copyBuffers{sync.Pool{New: func() any { return new([32 << 10]byte) }}},
 		ErrorLog:   log.New(io.Discard, "", 0),
 	}
+}
+
+// servePlain serves a plain proxy.
+func (p *benchPart) servePlain(l net.Listener) error {
+	up, err := url.Parse(p.Upstream)
+	if err != nil {
+		return err
+	}
+	proxy := newPlainProxy(up)
 	limits, quiet := config.Limits{HeaderBytes: 32 << 10}, slog.New(slog.DiscardHandler)
 	server := newHTTPServer(proxy, limits, quiet, "bench")
 	if p.CA != "" {

@@ -20,7 +20,7 @@ type benchProcess struct {
 }
 
 // partPatience is how long a part may take to start, and then to end.
-const partPatience = 20 * time.Second
+const partPatience = time.Minute
 
 // startPart starts a process of the program in that part, on those cores.
 func startPart(program string, cores []int, part benchPart) (*benchProcess, error) {

@@ -28,11 +28,18 @@ type benchLoad struct {
 	missRatio   float64 // how many of the checked requests come with a token that was not seen before
 }
 
-// benchRounds is how often all rows take turns.
-const benchRounds = 20
+// All rows take turns in rounds. There are at least benchRounds, and none is longer than maxRound: proofs are good for a
+// minute from when they were signed.
+const (
+	benchRounds = 20
+	maxRound    = 5000
+)
 
 // round is how many requests one is.
-func (o *benchLoad) round() int { return max(o.requests/benchRounds, 1) }
+func (o *benchLoad) round() int { return min(max(o.requests/benchRounds, 1), maxRound) }
+
+// rounds is how many there are.
+func (o *benchLoad) rounds() int { return max(o.requests/o.round(), 1) }
 
 // protocol is how requests are sent, for people.
 func (o *benchLoad) protocol() string {
@@ -130,7 +137,7 @@ func (g *benchRig) fillStore(ctx context.Context, bar *progress) error {
 		return err
 	}
 	defer store.Close()
-	misses := int(g.missRatio*float64(g.round()*benchRounds)) + 1
+	misses := int(g.missRatio*float64(g.round()*g.rounds())) + 1
 	if g.missRatio == 0 {
 		misses = 0
 	}
@@ -166,7 +173,7 @@ func (g *benchRig) gatewayPart() benchPart {
 public_urls: ["%s://localhost:${BENCH_PORT}"]
 listen: {%s: "127.0.0.1:${BENCH_PORT}", admin: ""}
 %s
-store: {sqlite: "${BENCH_STORE}"}
+store: {sqlite: "${BENCH_STORE}", timeout: 5s}
 dpop: {algorithms: [%s], replay: %s}
 log: {access: false}
 routes:
@@ -200,26 +207,26 @@ func (g *benchRig) at(p *benchProcess, path string) address {
 	return a
 }
 
-// lane is a row for a server of the rig whose requests all get through. told says whether the upstream hears who calls,
-// and shown whether it is shown the credentials.
-func (g *benchRig) lane(name string, p *benchProcess, path string, told, shown bool) *lane {
-	to := g.at(p, path)
+// lane is a row for a server before the upstream of the rig that lets all requests through. Where they are checked, the
+// upstream hears who calls; it sees their credentials unless the server takes them away.
+func (g *benchRig) lane(name string, to address, used func() (usage, error), checked, shown bool) *lane {
 	want := func(c *benchClient) answered {
-		if told {
+		if checked {
 			return answered{http.StatusOK, upstreamBody(c.subject.String(), shown)}
 		}
 		return answered{http.StatusOK, upstreamBody("", shown)}
 	}
 	pick := g.known
-	if told && g.missRatio > 0 {
+	if checked && g.missRatio > 0 {
 		pick = g.missed
 	}
 	return &lane{
 		name:    name,
 		to:      to,
-		usage:   p.usage,
+		usage:   used,
 		load:    func(ctx context.Context, n int) ([]shot, error) { return signShots(ctx, to, n, pick, want) },
-		warmUp:  func(ctx context.Context) ([]shot, error) { return signShots(ctx, to, g.warmUp(), g.known, want) },
+		warm:    func(ctx context.Context, n int) ([]shot, error) { return signShots(ctx, to, n, g.known, want) },
+		warmUp:  max(4*len(g.clients), g.round()), // each key has come several times
 		seen:    g.seen,
 		forward: true,
 	}
@@ -233,23 +240,14 @@ func (g *benchRig) refusedLane(name string, p *benchProcess) *lane {
 		c, _ := g.known()
 		return c, string(tokenstore.NewToken())
 	}
-	return &lane{
-		name:   name,
-		to:     to,
-		usage:  p.usage,
-		load:   func(ctx context.Context, n int) ([]shot, error) { return signShots(ctx, to, n, unknown, want) },
-		warmUp: func(ctx context.Context) ([]shot, error) { return signShots(ctx, to, g.round(), unknown, want) },
-		seen:   g.seen,
-	}
+	sign := func(ctx context.Context, n int) ([]shot, error) { return signShots(ctx, to, n, unknown, want) }
+	return &lane{name: name, to: to, usage: p.usage, load: sign, warm: sign, warmUp: g.round(), seen: g.seen}
 }
 
 func (g *benchRig) seen() (uint64, error) {
 	used, err := g.upstream.usage()
 	return used.Seen, err
 }
-
-// warmUp is how many requests it takes until everything is as it will be: each key has come several times.
-func (g *benchRig) warmUp() int { return max(4*len(g.clients), g.round()) }
 
 // known is the next client, with its token.
 func (g *benchRig) known() (*benchClient, string) {

@@ -53,13 +53,21 @@ func printBench(e *env, o *benchOptions, cores benchCores, rows []laneResult) er
 	}
 	fmt.Fprintf(out, "%s; %s\n\n", report.Cores, checked)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "CPU/request\tratio\t\trequests/s\tp50\tp99\tallocations\t\tmemory\t")
+	fmt.Fprintln(w, benchHeads)
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t  %s\n", known(r.CPU > 0, "%.1f µs", float64(r.CPU)/1e3),
-			known(r.CPU > 0, "× %.2f\t%.2f–%.2f", r.Ratio, r.Low, r.High), r.PerSecond, brief(r.P50), brief(r.P99),
-			known(r.Allocs > 0, "%.0f\t%.1f KiB", r.Allocs, r.Allocated/1024), known(r.Memory > 0, "%.0f MiB", float64(r.Memory)/(1<<20)), r.Name)
+		fmt.Fprintln(w, r.cells())
 	}
 	return w.Flush()
+}
+
+// benchHeads are what stands above the cells of a row.
+const benchHeads = "CPU/request\tratio\t\trequests/s\tp50\tp99\tallocations\t\tmemory\t"
+
+// cells are a row for a tabwriter.
+func (r laneResult) cells() string {
+	return fmt.Sprintf("%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t  %s", known(r.CPU > 0, "%.1f µs", float64(r.CPU)/1e3),
+		known(r.CPU > 0, "× %.2f\t%.2f–%.2f", r.Ratio, r.Low, r.High), r.PerSecond, brief(r.P50), brief(r.P99),
+		known(r.Allocs > 0, "%.0f\t%.1f KiB", r.Allocs, r.Allocated/1024), known(r.Memory > 0, "%.0f MiB", float64(r.Memory)/(1<<20)), r.Name)
 }
 
 // known is a figure, or a dash for one that is not known; the tabs of the format are cells all the same.

@@ -30,7 +30,7 @@ func fireAt(t *testing.T, h http.HandlerFunc, count int, want answered) error {
 	for i := range shots {
 		shots[i] = shot{token: "T1", proof: "P1", want: want}
 	}
-	took, err := fire(context.Background(), senders, shots)
+	took, err := fire(context.Background(), senders, shots, 0)
 	if err == nil {
 		require.Len(t, took, count)
 	}

@@ -134,7 +134,7 @@ routes:
 }
 
 // awaitListener waits until somebody listens at an address.
-func awaitListener(t *testing.T, address string, ended <-chan struct{}) {
+func awaitListener(t testing.TB, address string, ended <-chan struct{}) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		conn, err := net.Dial("tcp", address)

@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"dpopgate": main})
+	testscript.Main(m, map[string]func(){"dpopgate": main, "benchpeer": benchPeer})
 }
 
 // TestScripts plays the scripts of testdata/scripts: the program as people run it, with the commands below beside it.
