@@ -24,9 +24,9 @@ const (
 // Proofs is a dpop.Replay in the memory of one process. It is exact: no proof is forgotten while it can be accepted, and
 // where there is no room left for another, Claim returns dpop.ErrReplayFull.
 //
-// A proof takes 20 bytes in open addressing tables, which are between a third and three quarters full: 27 to 60 bytes an
-// entry, 40 as a rule. The garbage collector does not look into them. They grow, shrink and are tidied one shard at a time,
-// so nobody waits for more than one small table.
+// A proof takes 20 bytes in open addressing tables, which begin two thirds full and grow when four fifths are: 25 to 30
+// bytes an entry, and what the allocator rounds up; to 40 while they are emptied. The garbage collector does not look into
+// them. They grow, shrink and are tidied one shard at a time, so nobody waits for more than one small table.
 //
 // Of a key 128 bits are kept. Two proofs that share them, not to be expected before 2⁶⁴ proofs, are taken for one, and the
 // second is refused.
@@ -121,7 +121,10 @@ type shard struct {
 }
 
 // limit is how many of n slots may be used: with more, searches become long.
-func limit(n int) int { return n - n/4 }
+func limit(n int) int { return n - n/5 }
+
+// roomy is how many slots a table of that many proofs begins with: enough to add a fifth before it is full again.
+func roomy(used int) int { return max(minSlots, used+used/2) }
 
 func (s *shard) claim(c slot, now uint32) (fresh bool, err error) {
 	s.mu.Lock()
@@ -187,7 +190,7 @@ func (s *shard) makeRoom(now uint32) bool {
 	if s.earliest <= now {
 		s.tidy(now)
 	}
-	if n := min(2*s.used, s.max); n > len(s.slots) {
+	if n := min(roomy(s.used), s.max); n > len(s.slots) {
 		s.resize(n)
 	}
 	return s.used < limit(len(s.slots))
@@ -215,7 +218,7 @@ func (s *shard) tidy(now uint32) {
 		}
 	}
 	s.due = latest
-	if n := max(minSlots, 2*s.used); 3*s.used < len(s.slots) && n < len(s.slots) {
+	if n := roomy(s.used); 2*s.used < len(s.slots) && n < len(s.slots) {
 		s.resize(n)
 	}
 }
