@@ -57,9 +57,9 @@ const drainDelay = time.Second
 // roll stops the instance as an init system would, and starts it anew.
 func (i *instance) roll(ctx context.Context) error {
 	i.note()
+	told := time.Now()
 	i.process.signal(syscall.SIGTERM, false)
-	sleep(ctx, drainDelay-drainDelay/10) // which it began a little later
-	i.away.open(unavailable | broken)
+	i.away.openFrom(told.Add(drainDelay-drainDelay/10), unavailable|broken)
 	select {
 	case <-i.process.ended:
 	case <-time.After(patience):

@@ -37,7 +37,7 @@ func start(ctx context.Context, args []string, stdout, stderr io.Writer) (code i
 	flags.BoolVar(&o.short, "short", false, "about a minute instead of up to ten")
 	flags.StringVar(&o.only, "only", "", "only faults with this in their name")
 	flags.StringVar(&o.gateway, "gateway", "", "a `binary` to test instead of building one")
-	flags.StringVar(&o.write, "write", "", "replace the table in this `file`")
+	flags.StringVar(&o.write, "write", "", "put the table into this `file`, if all is well")
 	flags.DurationVar(&o.soak, "soak", 0, "no faults, but so long at about 70 % of what the machine can do")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -114,13 +114,11 @@ func (o options) run(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	r := s.report()
 	fmt.Fprint(stdout, r.table(), "\n", r.figures(), r.failures())
-	if o.write != "" {
-		if err := writeBetweenMarkers(o.write, r.table()); err != nil {
-			return err
-		}
-	}
 	if r.failures() != "" {
 		return errFaults
+	}
+	if o.write != "" {
+		return writeBetweenMarkers(o.write, r.table())
 	}
 	return nil
 }

@@ -148,6 +148,10 @@ func TestTheJudgeFinds(t *testing.T) {
 			c.windows.open(unknowable)
 			c.request(honest, 503, 0).what = hot
 		}, tally{denied: 1}},
+		"a known token sent away once stale_on_error is over": {func(c *courtroom) {
+			c.windows.openFrom(time.Now().Add(-16*time.Second), unknowable)
+			c.request(honest, 503, 0).what = hot
+		}, tally{away: 1}},
 		"a token refused before its revocation": {func(c *courtroom) {
 			revokeAt(c.request(honest, 401, 0), time.Second)
 		}, tally{denied: 1}},

@@ -42,6 +42,9 @@ func (s *script) report() *report {
 		round(quantile(slowest, .5)), round(quantile(slowest, .99)), round(quantile(slowest, 1)))
 	r.promise("a revocation is seen by an instance within 50 ms at p99", quantile(each, .99) <= 50*time.Millisecond)
 	r.promise("a revocation is seen by all three within 250 ms at p99", quantile(slowest, .99) <= 250*time.Millisecond)
+	if s.restarted > 0 {
+		r.promise(fmt.Sprintf("an instance that was killed is ready within 1 s of its start (%s)", round(s.restarted)), s.restarted <= time.Second)
+	}
 	for _, i := range s.fleet {
 		i.note()
 		r.tell("instance %s took at most %d MiB", i.name, i.highest>>20)

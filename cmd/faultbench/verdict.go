@@ -179,7 +179,7 @@ func (j *judge) illegal(r *request, saw sighting, t *tally) {
 // copied is about a request that did not pass and whose proof others carry.
 func (j *judge) copied(r *request, t *tally) {
 	switch {
-	case j.accepted[r.proof] == 1 && r.status == http.StatusUnauthorized:
+	case j.accepted[r.proof] > 0 && r.status == http.StatusUnauthorized:
 		t.refused++
 	case j.excused(r):
 		t.away++
@@ -228,9 +228,12 @@ func (j *judge) excused(r *request) bool {
 
 // near says whether a store that the request needs may have been away during it.
 func (j *judge) near(r *request) bool {
-	what := unavailable | broken
-	if r.what != hot {
-		what |= unknowable
+	if j.windows.allow(unavailable|broken, r.start, r.end) {
+		return true
 	}
-	return j.windows.allow(what, r.start, r.end)
+	served := time.Duration(0) // for how long what the instances know is enough
+	if r.what == hot {
+		served = j.bounds.stale
+	}
+	return j.windows.allowLate(unknowable, served, r.start, r.end)
 }

@@ -10,7 +10,7 @@ type allowance int
 
 const (
 	unavailable allowance = 1 << iota // 502, 503 and 504
-	unknowable                        // the same, but not for tokens that every instance knows
+	unknowable                        // the same, but for tokens that every instance knows only once cache.stale_on_error is over
 	renonced                          // a nonce that is asked for again and again, by one instance after the other
 	broken                            // a connection that ends without an answer
 	deaf                              // a revocation that is seen within cache.ttl only, since no notice of it arrives
@@ -32,10 +32,13 @@ type window struct {
 }
 
 // open begins a window. There is one at a time.
-func (w *windows) open(allows allowance) *window {
+func (w *windows) open(allows allowance) *window { return w.openFrom(time.Now(), allows) }
+
+// openFrom is open for a window that begins at another time.
+func (w *windows) openFrom(from time.Time, allows allowance) *window {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	opened := &window{allows: allows, from: time.Now()}
+	opened := &window{allows: allows, from: from}
 	w.all = append(w.all, opened)
 	return opened
 }
@@ -51,10 +54,15 @@ func (w *windows) close() {
 
 // allow says whether a window that allows something touches a time.
 func (w *windows) allow(what allowance, from, to time.Time) bool {
+	return w.allowLate(what, 0, from, to)
+}
+
+// allowLate is allow for what is allowed only when a window has been open for so long.
+func (w *windows) allowLate(what allowance, since time.Duration, from, to time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, one := range w.all {
-		if one.allows&what != 0 && !to.Before(one.from) && (one.to.IsZero() || !from.After(one.to)) {
+		if one.allows&what != 0 && !to.Before(one.from.Add(since)) && (one.to.IsZero() || !from.After(one.to)) {
 			return true
 		}
 	}
