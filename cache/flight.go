@@ -140,7 +140,12 @@ func (c *Tokens) next() (batch []*flight) {
 // fly asks the store, on a context of its own: whoever came first may leave without harming the others.
 func (c *Tokens) fly(batch []*flight) {
 	answers := c.ask(batch)
-	c.silent.Store(!slices.ContainsFunc(answers, answered))
+	if slices.ContainsFunc(answers, answered) {
+		c.silent.Store(nil)
+	} else {
+		now := c.now()
+		c.silent.Store(&now)
+	}
 	c.mu.Lock()
 	for i, f := range batch {
 		f.joinable = time.Time{}

@@ -85,7 +85,7 @@ type Tokens struct {
 	seed       maphash.Seed                     // secret, so that nobody can choose tokens that collide
 	records    *ristretto.Cache[uint64, *entry] // nil, which ristretto takes for an empty cache, when ttl is 0
 	unknown    [unknowns]atomic.Pointer[entry]  // apart, so that unknown tokens cannot push out known ones
-	silent     atomic.Bool                      // the store did not answer the last time
+	silent     atomic.Pointer[time.Time]        // when the store did not answer, if that was the last time; else nil
 	mu         sync.Mutex                       // taken on misses only; guards the next five
 	flights    map[tokenstore.Digest]*flight    // those that can be joined, and some more
 	known      queue                            // flights that were not sent yet
@@ -173,7 +173,7 @@ func (c *Tokens) Lookup(ctx context.Context, d tokenstore.Digest) (*tokenstore.R
 	defer late.Stop()
 	for range maxTries {
 		f := c.join(d)
-		if c.silent.Load() {
+		if since := c.silent.Load(); since != nil && c.now().Sub(*since) < 2*c.timeout {
 			if r := c.standIn(d); r != nil { // the flight goes on, to find out when the store answers again
 				return r, nil
 			}
