@@ -3,6 +3,7 @@ package tokenstore
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -308,4 +309,12 @@ func containsAll(list, wanted []string) bool {
 		}
 	}
 	return true
+}
+
+// Clock is the time by the clock of the database. It needs no right.
+func (p *Postgres) Clock(ctx context.Context) (now time.Time, err error) {
+	err = p.pool.Read(ctx, "asking for the time", func(ctx context.Context, c *pgxpool.Conn) error {
+		return c.QueryRow(ctx, "SELECT clock_timestamp()", pgx.QueryExecModeExec).Scan(&now)
+	})
+	return now, err
 }

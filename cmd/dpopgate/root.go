@@ -76,6 +76,7 @@ func newRootCommand(e *env) *cobra.Command {
 		newMigrateCommand(e),
 		newTokenCommand(e),
 		newReportCommand(e),
+		newDoctorCommand(e),
 		newTrustCommand(e),
 		newSchemaCommand(e),
 		newHealthcheckCommand(e),
