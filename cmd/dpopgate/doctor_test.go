@@ -31,7 +31,7 @@ func (p patient) write(t *testing.T) (path string) {
 		}
 		return text
 	}
-	text := fmt.Sprintf("public_urls: [%s]\nlisten: {http: %q, admin: %q}\nstore: %s\nupstreams: {api: {targets: [%q]}}\nroutes: [{match: /, upstream: api}]\n%s\n",
+	text := fmt.Sprintf("public_urls: [%s]\nlisten: {http: %q, admin: %q}\nstore: %s\nupstreams: {api: {targets: [%q], connect_timeout: 20s}}\nroutes: [{match: /, upstream: api}]\n%s\n",
 		or(p.public, "http://localhost"), or(p.listen, freeAddress()), freeAddress(),
 		or(p.store, fmt.Sprintf("{sqlite: %q}", filepath.Join(folder, "tokens.db"))), or(p.upstream, "http://127.0.0.1:9"), p.more)
 	path = filepath.Join(folder, "dpopgate.yaml")

@@ -35,7 +35,19 @@ func (p *progress) at(done, total int, what string) {
 	}
 	p.drawn = time.Now()
 	full := barWidth * min(done, total) / max(total, 1)
-	line := fmt.Sprintf("%s%s %3d%%  %s", strings.Repeat("█", full), strings.Repeat("░", barWidth-full), 100*min(done, total)/max(total, 1), what)
+	p.draw(fmt.Sprintf("%s%s %3d%%  %s", strings.Repeat("█", full), strings.Repeat("░", barWidth-full), 100*min(done, total)/max(total, 1), what))
+}
+
+// so shows what has been done so far, where nobody knows how much there is.
+func (p *progress) so(far string) {
+	if p.out == nil || time.Since(p.drawn) < barPause {
+		return
+	}
+	p.drawn = time.Now()
+	p.draw(far)
+}
+
+func (p *progress) draw(line string) {
 	width := len([]rune(line))
 	fmt.Fprintf(p.out, "\r%s%s", line, strings.Repeat(" ", max(0, p.width-width)))
 	p.width = width

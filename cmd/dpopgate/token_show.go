@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +38,7 @@ func newTokenShowCommand(e *env, path *string) *cobra.Command {
 				err = eachRecord(ctx, store, sel, func(r *tokenstore.Record) error {
 					found++
 					switch {
-					case asJSON:
+					case wantJSON(cmd, e, asJSON):
 						return printLine(e.stdout, r)
 					case found > 1:
 						fmt.Fprintln(e.stdout)
@@ -52,38 +53,79 @@ func newTokenShowCommand(e *env, path *string) *cobra.Command {
 		},
 	}
 	s.addFlags(cmd, true)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one token a line")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one token a line, as without a terminal")
 	return cmd
 }
 
 func newTokenListCommand(e *env, path *string) *cobra.Command {
 	var s selection
+	var only tokenFilter
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "list [--user UUID] [--client UUID]",
-		Short:   "List tokens, one a line",
-		Long:    "Lists all tokens, or those of a user or a client, one a line in no particular order, the expired ones too.",
-		Example: "  dpopgate token list --json | jq -r .jti",
-		Args:    exactly(0),
+		Use:   "list [--user UUID] [--client UUID] [--scope SCOPE] [--type DPoP|Bearer] [--expired | --live]",
+		Short: "List tokens, one a line",
+		Long: "Lists all tokens, or those that match all that is given, one a line in no particular order, the expired ones too.\n" +
+			"At a terminal it is a table, else JSON; --json=false makes it a table all the same.",
+		Example: `  dpopgate token list --client 7d0c3a52-4a0e-4b57-9f0e-6d1a0c6d2b11 --live
+  dpopgate token list | jq -r .jti`,
+		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			sel, err := s.fromFlags()
+			if err == nil {
+				err = only.check()
+			}
 			if err != nil {
 				return err
 			}
 			return withTokens(cmd.Context(), *path, func(ctx context.Context, _ *config.Config, store tokenstore.Store) error {
 				print := func(r *tokenstore.Record) error { return printRow(e.stdout, r, time.Now()) }
-				if asJSON {
+				if wantJSON(cmd, e, asJSON) {
 					print = func(r *tokenstore.Record) error { return printLine(e.stdout, r) }
 				} else if e.terminal {
 					fmt.Fprintf(e.stdout, rowFormat, "JTI", "TYPE", "CLIENT", "USER", "EXPIRES", "SCOPES")
 				}
-				return eachRecord(ctx, store, sel, print)
+				return eachRecord(ctx, store, sel, func(r *tokenstore.Record) error {
+					if !only.takes(r, time.Now()) {
+						return nil
+					}
+					return print(r)
+				})
 			})
 		},
 	}
 	s.addFlags(cmd, false)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one token a line")
+	only.addFlags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one token a line, as without a terminal")
 	return cmd
+}
+
+// tokenFilter picks out of the tokens that the store has listed.
+type tokenFilter struct {
+	scope, kind   string
+	expired, live bool
+}
+
+func (f *tokenFilter) addFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.scope, "scope", "", "those with this `SCOPE`")
+	flags.StringVar(&f.kind, "type", "", "those of this `TYPE`, DPoP or Bearer")
+	flags.BoolVar(&f.expired, "expired", false, "those that have expired")
+	flags.BoolVar(&f.live, "live", false, "those that have not")
+	cmd.MarkFlagsMutuallyExclusive("expired", "live")
+	completeWith(cmd, "type", func() []string { return []string{string(tokenstore.DPoP), string(tokenstore.Bearer)} })
+}
+
+func (f *tokenFilter) check() error {
+	if f.kind != "" && f.kind != string(tokenstore.DPoP) && f.kind != string(tokenstore.Bearer) {
+		return usagef("--type %s: want DPoP or Bearer", visible(f.kind))
+	}
+	return nil
+}
+
+func (f *tokenFilter) takes(r *tokenstore.Record, now time.Time) bool {
+	expired := r.Expired(now)
+	return (f.scope == "" || slices.Contains(r.Scopes, f.scope)) && (f.kind == "" || f.kind == string(r.TokenType)) &&
+		!(f.expired && !expired) && !(f.live && expired)
 }
 
 // eachRecord calls f for all records that match, a page at a time, until f fails.
