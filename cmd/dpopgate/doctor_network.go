@@ -192,7 +192,9 @@ func clockFinding(about string, ahead, skew time.Duration) finding {
 }
 
 func databaseTime(ctx context.Context, c *config.Config) (time.Time, error) {
-	store, err := openStore(ctx, c.Store, nil)
+	patient := c.Store
+	patient.Timeout = config.Duration(lookTimeout) // the clock is asked for, not how fast the database is
+	store, err := openStore(ctx, patient, nil)
 	if err != nil {
 		return time.Time{}, err
 	}
