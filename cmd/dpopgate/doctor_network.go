@@ -194,7 +194,7 @@ func clockFinding(about string, ahead, skew time.Duration) finding {
 func databaseTime(ctx context.Context, c *config.Config) (time.Time, error) {
 	patient := c.Store
 	patient.Timeout = config.Duration(lookTimeout) // the clock is asked for, not how fast the database is
-	store, err := openStore(ctx, patient, nil)
+	store, err := openStore(ctx, patient, nil, nil)
 	if err != nil {
 		return time.Time{}, err
 	}
