@@ -14,8 +14,11 @@ import (
 //go:embed fronts
 var frontFiles embed.FS
 
-// fronts are what init --for takes, with the files for it: proxies that can ask for the decision alone, and what the
-// gateway itself can be deployed with.
+// dashboardFile is not a file that is built in, but made of the instruments.
+const dashboardFile = "dpopgate_dashboard.json"
+
+// fronts are what init --for takes, with the files for it: proxies that can ask for the decision alone, what the
+// gateway itself can be deployed with, and what shows its metrics.
 var fronts = map[string][]string{
 	"nginx":      {"nginx.conf"},
 	"caddy":      {"Caddyfile"},
@@ -24,6 +27,8 @@ var fronts = map[string][]string{
 	"systemd":    {"systemd/dpopgate.service", "systemd/dpopgate.socket", "systemd/dpopgate.yaml"},
 	"compose":    {"compose/compose.yaml", "compose/gateway/dpopgate.yaml"},
 	"kubernetes": {"kubernetes/kubernetes.yaml"},
+	"prometheus": {"dpopgate_alerts.yaml"},
+	"grafana":    {dashboardFile},
 }
 
 // frontNames are the names that init --for takes.
@@ -36,6 +41,14 @@ func frontNames() string {
 	return strings.Join(names, ", ")
 }
 
+// frontFile is the text of one of them.
+func frontFile(name string) ([]byte, error) {
+	if name == dashboardFile {
+		return grafanaDashboard()
+	}
+	return fs.ReadFile(frontFiles, path.Join("fronts", name))
+}
+
 // writeFront writes the first file of a front to file, or to its usual name, and what goes with it beside that. A file that
 // is there already stays as it is, and is an error. Users of other numbers read these files, and they hold no secrets.
 func writeFront(name, file string) (written []string, err error) {
@@ -44,7 +57,7 @@ func writeFront(name, file string) (written []string, err error) {
 		return nil, usagef("--for takes one of %s, not %q", frontNames(), name)
 	}
 	for i, source := range files {
-		data, err := fs.ReadFile(frontFiles, path.Join("fronts", source))
+		data, err := frontFile(source)
 		if err != nil {
 			return written, fmt.Errorf("reading what is built in: %w", err)
 		}

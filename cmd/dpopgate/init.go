@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,8 +27,9 @@ func newInitCommand(e *env) *cobra.Command {
 		Use:   "init [FILE]",
 		Short: "Write a commented starter config",
 		Long: "Writes a commented starter config to FILE (" + defaultConfig + "). A file that is there is never overwritten.\n" +
-			"With --for it writes the config of a proxy that asks the gateway for the decision alone (forward_auth), or what\n" +
-			"deploys the gateway: units for systemd, a file for Docker Compose or for Kubernetes, with the config for it.",
+			"With --for it writes the config of a proxy that asks the gateway for the decision alone (forward_auth), what\n" +
+			"deploys the gateway: units for systemd, a file for Docker Compose or for Kubernetes, with the config for it; or rules\n" +
+			"for alerts of Prometheus and a dashboard for Grafana.",
 		Example: `  dpopgate init
   dpopgate validate
   dpopgate init --for nginx /etc/nginx/conf.d/api.conf
@@ -37,8 +39,9 @@ func newInitCommand(e *env) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			if front != "" {
 				written, err := writeFront(front, strings.Join(args, ""))
+				next := map[string]string{"prometheus": "now name it in rule_files of prometheus.yml", "grafana": "now import it as a dashboard"}[front]
 				if len(written) > 0 {
-					fmt.Fprintf(e.stderr, "wrote %s; now make its names and addresses yours\n", strings.Join(written, " and "))
+					fmt.Fprintf(e.stderr, "wrote %s; %s\n", strings.Join(written, " and "), cmp.Or(next, "now make its names and addresses yours"))
 				}
 				return err
 			}
