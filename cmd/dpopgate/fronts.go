@@ -41,8 +41,8 @@ func frontNames() string {
 	return strings.Join(names, ", ")
 }
 
-// frontFile is the text of one of them.
-func frontFile(name string) ([]byte, error) {
+// shippedFile is the text of one of them.
+func shippedFile(name string) ([]byte, error) {
 	if name == dashboardFile {
 		return grafanaDashboard()
 	}
@@ -57,7 +57,7 @@ func writeFront(name, file string) (written []string, err error) {
 		return nil, usagef("--for takes one of %s, not %q", frontNames(), name)
 	}
 	for i, source := range files {
-		data, err := frontFile(source)
+		data, err := shippedFile(source)
 		if err != nil {
 			return written, fmt.Errorf("reading what is built in: %w", err)
 		}
