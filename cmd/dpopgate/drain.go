@@ -14,8 +14,9 @@ import (
 )
 
 // drain ends the service without losing a request: it says no to /readyz and serves on for drain_delay, until load
-// balancers have noticed, telling each client with its answer to go elsewhere; then it lets what runs finish within drain_timeout, and cuts off the rest. Plain Shutdown
-// would close idle connections under the hands of clients that are about to use them. Another signal cuts at once.
+// balancers have noticed, telling each client with its answer to go elsewhere; then it lets what runs finish within
+// drain_timeout, and cuts off the rest. Plain Shutdown would close idle connections under the hands of clients that are
+// about to use them. Another signal cuts at once.
 func (s *server) drain(listeners []*listener, reason string, signals <-chan os.Signal, failed <-chan error) {
 	limits := s.config.Limits
 	s.ready.draining.Store(true)

@@ -325,8 +325,8 @@ func (s *server) run(ctx context.Context, e *env) error {
 	}
 }
 
-// await waits for the moment from which on proofs are trusted, where there is one, and says whether to go on. Nobody is listened to before:
-// a client with a proof of the second in which this process began would be asked to make another, for nothing.
+// await waits for the moment from which on proofs are trusted, where there is one, and says whether to go on. Nobody is
+// listened to before: a client with a proof of the second in which this process began would be asked to make another, for nothing.
 func (s *server) await(ctx context.Context, signals <-chan os.Signal) bool {
 	if s.replay != nil {
 		return true
