@@ -2,9 +2,7 @@ package cache_test
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -50,18 +48,10 @@ func TestPostgresProofs(t *testing.T) {
 // attack: 179
 func TestPostgresProofsOutage(t *testing.T) {
 	_, dsn := proofsDatabase(t)
-	link, through := relayToPostgres(t, dsn)
+	link, through := tokenstoretest.RelayTo(t, dsn)
 	testReplayOutage(t, link, func(t *testing.T) dpop.Replay {
 		return openPostgresProofs(t, through, cache.PostgresProofsOptions{Timeout: 200 * time.Millisecond})
 	})
-}
-
-func relayToPostgres(t *testing.T, dsn string) (link *relay, through string) {
-	cfg, err := pgx.ParseConfig(dsn)
-	require.NoError(t, err)
-	link = newRelay(t, net.JoinHostPort(cfg.Host, fmt.Sprint(cfg.Port)))
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(cfg.User, cfg.Password), Host: link.address(), Path: cfg.Database, RawQuery: "sslmode=disable"}
-	return link, u.String()
 }
 
 // The database's clock counts: an instance whose own is behind by any amount takes nothing that was forgotten.
@@ -122,10 +112,10 @@ func TestPostgresProofsDeletesByItself(t *testing.T) {
 // When an answer was lost, a second attempt cannot tell a repeat from the first attempt's own row.
 func TestPostgresProofsDoesNotGuessAfterALostAnswer(t *testing.T) {
 	_, dsn := proofsDatabase(t)
-	link, through := relayToPostgres(t, dsn)
+	link, through := tokenstoretest.RelayTo(t, dsn)
 	r := newReplay(openPostgresProofs(t, through, cache.PostgresProofsOptions{}))
 	race(r, r.key(0), time.Now().Add(time.Minute)) // for a second attempt there must be another connection
-	link.swallowOnce()
+	link.SwallowOnce()
 	fresh, err := r.Claim(t.Context(), r.key(100), time.Now().Add(time.Minute))
 	require.ErrorIs(t, err, cache.ErrUnsure)
 	assert.False(t, fresh)
@@ -134,10 +124,10 @@ func TestPostgresProofsDoesNotGuessAfterALostAnswer(t *testing.T) {
 
 func TestPostgresProofsReplacesBrokenConnections(t *testing.T) {
 	_, dsn := proofsDatabase(t)
-	link, through := relayToPostgres(t, dsn)
+	link, through := tokenstoretest.RelayTo(t, dsn)
 	r := newReplay(openPostgresProofs(t, through, cache.PostgresProofsOptions{}))
 	race(r, r.key(0), time.Now().Add(time.Minute)) // the whole pool
-	link.cut()
+	link.Cut()
 	recovers(t, r, 1)
 }
 

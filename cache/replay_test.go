@@ -16,6 +16,7 @@ import (
 
 	"github.com/dpopgate/dpopgate/cache"
 	"github.com/dpopgate/dpopgate/dpop"
+	"github.com/dpopgate/dpopgate/tokenstore/tokenstoretest"
 )
 
 // patient is a timeout that is never the thing tested, however slow the machine.
@@ -166,12 +167,12 @@ func race(r *replay, k dpop.ReplayKey, until time.Time) (won, failed int64) {
 
 // testReplayOutage is what every shared store does when it cannot be reached: it fails in time, takes nothing twice, and
 // goes on by itself. open opens an instance with a short timeout whose connections go through the relay.
-func testReplayOutage(t *testing.T, link *relay, open func(t *testing.T) dpop.Replay) {
+func testReplayOutage(t *testing.T, link *tokenstoretest.Relay, open func(t *testing.T) dpop.Replay) {
 	minute := func() time.Time { return time.Now().Add(time.Minute) }
 	for name, outage := range map[string]struct{ begin, end func() }{
-		"frozen":  {link.freeze, link.thaw},
-		"cut":     {link.refuse, link.restore},
-		"no news": {link.swallow, link.restore},
+		"frozen":  {link.Freeze, link.Thaw},
+		"cut":     {link.Refuse, link.Restore},
+		"no news": {link.Swallow, link.Restore},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newReplay(open(t))
@@ -215,7 +216,7 @@ func testReplayOutage(t *testing.T, link *relay, open func(t *testing.T) dpop.Re
 			})
 		}
 		for range 5 {
-			link.cut()
+			link.Cut()
 			recovers(t, newReplay(r.instances...), 0)
 		}
 		close(done)

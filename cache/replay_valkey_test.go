@@ -26,6 +26,7 @@ import (
 
 	"github.com/dpopgate/dpopgate/cache"
 	"github.com/dpopgate/dpopgate/dpop"
+	"github.com/dpopgate/dpopgate/tokenstore/tokenstoretest"
 )
 
 // valkeyVariable names the environment variable with the URL of a running server.
@@ -78,8 +79,8 @@ func TestValkeyProofs(t *testing.T) {
 func TestValkeyProofsOutage(t *testing.T) {
 	u, err := url.Parse(valkeyURL(t))
 	require.NoError(t, err)
-	link := newRelay(t, u.Host)
-	u.Host = link.address()
+	link := tokenstoretest.NewRelay(t, u.Host)
+	u.Host = link.Address()
 	testReplayOutage(t, link, func(t *testing.T) dpop.Replay {
 		return openValkeyProofs(t, u.String(), cache.ValkeyProofsOptions{Timeout: 200 * time.Millisecond})
 	})

@@ -92,15 +92,15 @@ func TestLookupAllKeepsTokensApart(t *testing.T) {
 func TestABatchEndsInTime(t *testing.T) {
 	dsn := guestDatabase(t)
 	record := insert(t, openPostgres(t, dsn, tokenstore.PostgresOptions{}), nil)
-	r, through := newRelay(t, dsn)
+	r, through := tokenstoretest.RelayTo(t, dsn)
 	store := openPostgres(t, through, tokenstore.PostgresOptions{Timeout: 100 * time.Millisecond})
 	warm(t, store, record.Digest)
-	r.freeze()
+	r.Freeze()
 	for _, a := range store.LookupAll(t.Context(), []tokenstore.Digest{record.Digest, newRecord().Digest}) {
 		assert.Error(t, a.Err)
 		assert.NotErrorIs(t, a.Err, tokenstore.ErrNotFound)
 		assert.Nil(t, a.Record)
 	}
-	r.thaw()
+	r.Thaw()
 	warm(t, store, record.Digest)
 }

@@ -103,7 +103,7 @@ func TestAReplicaThatLagsShowsNoRevokedToken(t *testing.T) {
 	_, dsn, digests := announcing(t, 2)
 	const lag = 3 * time.Second
 	behind := standby(t, dsn, lag)
-	r, primary := newRelay(t, dsn)
+	r, primary := tokenstoretest.RelayTo(t, dsn)
 	store := openPostgres(t, behind, tokenstore.PostgresOptions{Listen: primary})
 	e := listen(t, store)
 	for _, d := range digests {
@@ -120,7 +120,7 @@ func TestAReplicaThatLagsShowsNoRevokedToken(t *testing.T) {
 	require.NoError(t, err)
 
 	require.Eventually(t, func() bool { return !store.Behind() }, patient, 10*time.Millisecond)
-	r.freeze() // so that an answer can come from the replica only
+	r.Freeze() // so that an answer can come from the replica only
 	_, err = store.Lookup(t.Context(), digests[0])
 	assert.ErrorIs(t, err, tokenstore.ErrNotFound)
 	_, err = store.Lookup(t.Context(), digests[1])

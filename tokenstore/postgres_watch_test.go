@@ -219,14 +219,14 @@ func TestWhatIsMissedIsMadeUpFor(t *testing.T) {
 // attack: 113
 func TestAFrozenListenerIsNoticed(t *testing.T) {
 	_, dsn, _ := announcing(t, 1)
-	r, through := newRelay(t, dsn)
+	r, through := tokenstoretest.RelayTo(t, dsn)
 	store := openPostgres(t, dsn, tokenstore.PostgresOptions{Listen: through})
 	e := listen(t, store)
-	r.freeze()
+	r.Freeze()
 	tokenstoretest.Exec(t, dsn, "DELETE FROM oauth_access_tokens")
 	require.ErrorIs(t, e.fails(t), context.DeadlineExceeded)
 	require.Error(t, watch(t, store).fails(t))
-	r.thaw()
+	r.Thaw()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		e = watch(t, store)
 		select {

@@ -37,8 +37,8 @@ func newACMEGateway(t *testing.T, p *pebble, upstream string, hosts ...string) (
 	folder = t.TempDir()
 	g = newHTTPSGateway(t, acmeYAML(p, folder), upstream, hosts...)
 	g.roots = p.roots(t)
-	p.http.to(g.http)
-	p.tls.to(g.https)
+	p.http.To(g.http)
+	p.tls.To(g.https)
 	return g, folder
 }
 
@@ -107,7 +107,7 @@ func TestACMEGetsACertificateByEitherChallenge(t *testing.T) {
 			upstream, _ := echoed(t)
 			g, folder := newACMEGateway(t, p, upstream, host)
 			if challenge == "http-01" {
-				p.tls.to(freeAddresses(t, 1)[0]) // nobody is there
+				p.tls.To(freeAddresses(t, 1)[0]) // nobody is there
 			} else {
 				g.listenHTTP = ""
 			}
@@ -132,7 +132,7 @@ func TestACMEShowsWhatItHas(t *testing.T) {
 	p := startPebble(t, pebbleOptions{})
 	const host = "shown.example.com"
 	g, _ := newACMEGateway(t, p, "http://127.0.0.1:1", host)
-	p.network.refuse()
+	p.network.Refuse()
 	g.start(t) // although the CA is down
 
 	res := g.ask(t, "/readyz?verbose")
@@ -146,7 +146,7 @@ func TestACMEShowsWhatItHas(t *testing.T) {
 	assert.NotContains(t, metrics, "dpopgate_certificate_expiry_seconds{")
 	g.stop(t)
 
-	p.network.restore()
+	p.network.Restore()
 	g.again(t)
 	g.awaitReady(t)
 	assert.Contains(t, bodyOf(t, g.ask(t, "/readyz?verbose")), "certificate "+host+" ok\n")
@@ -181,7 +181,7 @@ func TestACMEServesWhatIsStoredWithoutItsCA(t *testing.T) {
 	g.awaitReady(t)
 	before := g.served(t, host)
 	g.stop(t)
-	for _, down := range []func(){p.network.refuse, func() { p.network.restore(); p.network.freeze() }} {
+	for _, down := range []func(){p.network.Refuse, func() { p.network.Restore(); p.network.Freeze() }} {
 		down()
 		g.again(t)
 		// Ready as soon as it serves: nothing has been asked of the CA.
@@ -203,7 +203,7 @@ func TestACMEServesOnWhileItsCAIsDown(t *testing.T) {
 	before := g.served(t, host)
 	g.stop(t)
 
-	p.network.refuse()
+	p.network.Refuse()
 	setRenewalInfo(t, p, folder, host, map[string]any{"_selectedTime": time.Now().Add(-time.Hour)}) // due
 	g.again(t)
 	g.awaitLog(t, `"msg":"certificate not obtained","host":"`+host+`","renewal":true`)
@@ -211,7 +211,7 @@ func TestACMEServesOnWhileItsCAIsDown(t *testing.T) {
 	assert.Equal(t, http.StatusOK, g.ask(t, "/readyz").StatusCode)
 	assert.Contains(t, bodyOf(t, g.ask(t, "/metrics")), `dpopgate_certificate_failures_total{host="`+host+`"} 1`)
 
-	p.network.restore() // and the next try, a minute later, gets it
+	p.network.Restore() // and the next try, a minute later, gets it
 	require.Eventually(t, func() bool { return !before.Equal(g.served(t, host)) }, 2*certPatience, 100*time.Millisecond)
 	assert.Equal(t, 2, p.issued())
 }
@@ -265,8 +265,8 @@ func TestACMEFleetOrdersOnce(t *testing.T) {
 	fleet[0].serve(t)
 	other := fleet[1].serveElsewhere(t)
 	// Validations arrive anywhere: at the instance that ordered, and at the other.
-	p.http.to(fleet[0].http, fleet[1].http)
-	p.tls.to(fleet[0].https, fleet[1].https)
+	p.http.To(fleet[0].http, fleet[1].http)
+	p.tls.To(fleet[0].https, fleet[1].https)
 	for _, g := range fleet {
 		g.awaitReady(t)
 		g.assertJourney(t, host)
@@ -276,7 +276,7 @@ func TestACMEFleetOrdersOnce(t *testing.T) {
 
 	require.NoError(t, other.Process.Kill())
 	_ = other.Wait()
-	p.network.refuse()
+	p.network.Refuse()
 	fleet[1].serveElsewhere(t)
 	fleet[1].awaitReady(t)
 	assert.True(t, fleet[0].served(t, host).Equal(fleet[1].served(t, host)))
@@ -308,7 +308,7 @@ func TestACMEStopsAllThatItHasStarted(t *testing.T) {
 	g.start(t)
 	g.awaitReady(t)
 	g.stop(t)
-	p.network.freeze() // and in the middle of an order too
+	p.network.Freeze() // and in the middle of an order too
 	g.tls = acmeYAML(p, t.TempDir())
 	g.configure(t)
 	g.again(t)
@@ -364,7 +364,7 @@ func TestValidateLooksAtWhatCertificatesAreMadeFrom(t *testing.T) {
 	assert.Empty(t, filesIn(t, folder))
 	assert.Zero(t, p.accounts())
 
-	p.network.refuse()
+	p.network.Refuse()
 	g.tls = strings.Replace(acmeYAML(p, folder), p.caRoot, g.path, 1)
 	g.configure(t)
 	said = shell{}.run(t, "validate", "--connect", "-c", g.path)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -86,20 +85,10 @@ func TestCertStorageStopsWaitingForALockWithItsContext(t *testing.T) {
 	})
 }
 
-// through is a DSN that goes through a relay.
-func through(t *testing.T, dsn string) (string, *relay) {
-	t.Helper()
-	u, err := url.Parse(dsn)
-	require.NoError(t, err)
-	r := newRelay(t, u.Host)
-	u.Host = r.address()
-	return u.String(), r
-}
-
 func TestCertStoreTakesTheLockOfAHolderThatDied(t *testing.T) {
 	t.Parallel()
 	dsn := migratedDatabase(t)
-	relayed, network := through(t, dsn)
+	network, relayed := tokenstoretest.RelayTo(t, dsn)
 	dead := newCertStore(t, relayed, certStoreOptions{Lease: time.Second, Timeout: time.Second})
 	heir := newCertStore(t, dsn, certStoreOptions{})
 	require.NoError(t, dead.Lock(t.Context(), "a"))
@@ -107,13 +96,13 @@ func TestCertStoreTakesTheLockOfAHolderThatDied(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, taken)
 
-	network.refuse()
+	network.Refuse()
 	ctx, cancel := context.WithTimeout(t.Context(), certPatience)
 	defer cancel()
 	require.NoError(t, heir.Lock(ctx, "a"))
 
 	// The dead comes back, and must not take the lock from its heir: not by renewing, not by unlocking.
-	network.restore()
+	network.Restore()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		assert.ErrorContains(c, dead.RenewLockLease(t.Context(), "a", time.Hour), "another has it")
 	}, certPatience, 20*time.Millisecond)

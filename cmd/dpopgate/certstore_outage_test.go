@@ -14,18 +14,22 @@ import (
 
 func TestCertStoreNeverWaitsForAFrozenDatabase(t *testing.T) {
 	t.Parallel()
-	relayed, network := through(t, migratedDatabase(t))
+	network, relayed := tokenstoretest.RelayTo(t, migratedDatabase(t))
 	s := newCertStore(t, relayed, certStoreOptions{Key: storageKey, Timeout: 300 * time.Millisecond})
-	require.NoError(t, s.Store(t.Context(), "key", []byte("v")))
-	require.NoError(t, s.Lock(t.Context(), "held"))
+	soon := func(call func() error) { // the first calls connect, and on a busy machine that takes longer
+		t.Helper()
+		require.EventuallyWithT(t, func(c *assert.CollectT) { assert.NoError(c, call()) }, certPatience, 20*time.Millisecond)
+	}
+	soon(func() error { return s.Store(t.Context(), "key", []byte("v")) })
+	soon(func() error { return s.Lock(t.Context(), "held") })
 
-	network.freeze()
+	network.Freeze()
 	for doing, err := range everyCall(t.Context(), s) {
 		assert.Error(t, err, doing)
 		assert.False(t, errors.Is(err, fs.ErrNotExist), "%s: that would have a certificate ordered again", doing)
 	}
 	assert.Error(t, s.Unlock(t.Context(), "held"), "it was not released; its lease ends it")
-	network.thaw()
+	network.Thaw()
 	assert.EventuallyWithT(t, func(c *assert.CollectT) {
 		_, err := s.Load(t.Context(), "key")
 		assert.NoError(c, err)
@@ -34,13 +38,13 @@ func TestCertStoreNeverWaitsForAFrozenDatabase(t *testing.T) {
 
 func TestCertStoreSurvivesConnectionsThatBreak(t *testing.T) {
 	t.Parallel()
-	relayed, network := through(t, migratedDatabase(t))
+	network, relayed := tokenstoretest.RelayTo(t, migratedDatabase(t))
 	s := newCertStore(t, relayed, certStoreOptions{Timeout: certPatience})
 	for range 3 {
 		require.NoError(t, s.Store(t.Context(), "key", []byte("v")))
 		require.NoError(t, s.Lock(t.Context(), "a"))
-		network.refuse()
-		network.restore()
+		network.Refuse()
+		network.Restore()
 		require.NoError(t, s.Unlock(t.Context(), "a"))
 	}
 }

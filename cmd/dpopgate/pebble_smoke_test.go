@@ -39,7 +39,7 @@ func acmeClient(t *testing.T, p *pebble, storage certmagic.Storage) *certmagic.C
 	})
 	answer = issuer.HTTPChallengeHandler(http.NotFoundHandler())
 	magic.Issuers = []certmagic.Issuer{issuer}
-	p.http.to(server.Listener.Addr().String())
+	p.http.To(server.Listener.Addr().String())
 	return magic
 }
 
@@ -78,14 +78,14 @@ func TestPebbleIssuesByHTTPOnceForAllOnOneStore(t *testing.T) {
 	assert.True(t, soon.Equal(info.SuggestedWindow.Start), "%s", info.SuggestedWindow.Start)
 
 	// Another instance finds it in the store, while the CA is down.
-	p.network.refuse()
+	p.network.Refuse()
 	other := acmeClient(t, p, newCertStore(t, dsn, certStoreOptions{Key: storageKey}))
 	require.NoError(t, other.ManageSync(ctx, []string{"one.example.com"}))
 	assert.True(t, leaf.Equal(leafOf(t, p, other, "one.example.com")))
 	assert.Equal(t, []int{1, 1, 1}, []int{p.accounts(), p.orders(), p.issued()})
 
 	// The CA is back, and remembers.
-	p.network.restore()
+	p.network.Restore()
 	require.NoError(t, other.ManageSync(ctx, []string{"two.example.com"}))
 	leafOf(t, p, other, "two.example.com")
 	assert.Equal(t, []int{1, 2, 2}, []int{p.accounts(), p.orders(), p.issued()})

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/dpopgate/dpopgate/tokenstore/tokenstoretest"
 )
 
 // pebbleOptions are what a test may want of its ACME server. The zero value is a CA that refuses one good nonce in five and
@@ -39,10 +41,10 @@ type pebbleOptions struct {
 
 // pebble is a real ACME server, in processes of its own. For its DNS every name is at 127.0.0.1.
 type pebble struct {
-	directory string // its URL
-	caRoot    string // a PEM file with what to trust for the directory; it does not issue
-	network   *relay // before the directory: refuse for a CA that is down, freeze for one that hangs
-	http, tls *relay // where validations by HTTP-01 and TLS-ALPN-01 arrive; until to is called, they wait
+	directory string                // its URL
+	caRoot    string                // a PEM file with what to trust for the directory; it does not issue
+	network   *tokenstoretest.Relay // before the directory: refuse for a CA that is down, freeze for one that hangs
+	http, tls *tokenstoretest.Relay // where validations by HTTP-01 and TLS-ALPN-01 arrive; until to is called, they wait
 
 	folder, management, listen, dns string
 	environment                     []string
@@ -58,10 +60,10 @@ func startPebble(t *testing.T, o pebbleOptions) *pebble {
 	addresses := freeAddresses(t, 3)
 	p := &pebble{
 		folder: t.TempDir(), listen: addresses[0], management: addresses[1], dns: addresses[2],
-		network: newRelay(t, addresses[0]), http: newRelay(t), tls: newRelay(t),
+		network: tokenstoretest.NewRelay(t, addresses[0]), http: tokenstoretest.NewRelay(t), tls: tokenstoretest.NewRelay(t),
 		log: &output{changed: make(chan struct{}, 1)},
 	}
-	p.directory = "https://" + p.network.address() + "/dir"
+	p.directory = "https://" + p.network.Address() + "/dir"
 	p.trust(t)
 	p.configure(t, o)
 	t.Cleanup(func() {
@@ -136,7 +138,7 @@ func (p *pebble) configure(t *testing.T, o pebbleOptions) {
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": p.listen, "managementListenAddress": p.management,
 		"certificate": p.caRoot, "privateKey": filepath.Join(p.folder, "directory-key.pem"),
-		"httpPort": p.http.port(), "tlsPort": p.tls.port(), "keyAlgorithm": "ecdsa", "domainBlocklist": o.Blocked,
+		"httpPort": p.http.Port(), "tlsPort": p.tls.Port(), "keyAlgorithm": "ecdsa", "domainBlocklist": o.Blocked,
 		"externalAccountBindingRequired": len(o.Accounts) > 0, "externalAccountMACKeys": o.Accounts,
 		"retryAfter": map[string]int{"authz": 1, "order": 1}, // seconds
 		"profiles": map[string]any{
@@ -174,7 +176,7 @@ func (p *pebble) run(t *testing.T, name string, args ...string) {
 	p.processes = append(p.processes, process)
 }
 
-// stop ends the server; start brings it back on the same address. A CA that is down and remembers is network.refuse.
+// stop ends the server; start brings it back on the same address. A CA that is down and remembers is network.Refuse.
 func (p *pebble) stop() {
 	for _, process := range p.processes {
 		process.Process.Kill()

@@ -176,17 +176,17 @@ func TestARevocationIsSeenByEveryInstanceUnderLoad(t *testing.T) {
 // attack: 112, 113
 func TestNoticesThatWereMissedAreMadeUpFor(t *testing.T) {
 	t.Parallel()
-	for name, cut := range map[string]struct{ begin, end func(*relay) }{
-		"broken": {(*relay).refuse, (*relay).restore},
-		"silent": {(*relay).freeze, (*relay).thaw},
+	for name, cut := range map[string]struct{ begin, end func(*tokenstoretest.Relay) }{
+		"broken": {(*tokenstoretest.Relay).Refuse, (*tokenstoretest.Relay).Restore},
+		"silent": {(*tokenstoretest.Relay).Freeze, (*tokenstoretest.Relay).Thaw},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dsn, key, tokens := announced(t, 2)
 			server, err := pgx.ParseConfig(dsn)
 			require.NoError(t, err)
-			r := newRelay(t, fmt.Sprintf("%s:%d", server.Host, server.Port))
-			through := fmt.Sprintf("host=127.0.0.1 port=%d user=%s password='%s' dbname=%s sslmode=disable", r.port(), server.User, server.Password, server.Database)
+			r := tokenstoretest.NewRelay(t, fmt.Sprintf("%s:%d", server.Host, server.Port))
+			through := fmt.Sprintf("host=127.0.0.1 port=%d user=%s password='%s' dbname=%s sslmode=disable", r.Port(), server.User, server.Password, server.Database)
 			up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 			t.Cleanup(up.Close)
 			g := startGatewayOn(t, fmt.Sprintf("{postgres: %q, listen: %q}", dsn, through), fmt.Sprintf("  - {match: GET /orders/, upstream: %q}", up.URL), longTTL)
