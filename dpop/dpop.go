@@ -10,5 +10,5 @@
 //	err = verifier.VerifySignature(p)               // the expensive one, only for keys of live tokens
 //	err = verifier.Claim(ctx, p, a)                 // once and never again
 //
-// Every refusal is an *Error with the OAuth code and words for the client.
+// Verifier.Authenticate takes them all for a handler of net/http. Every refusal is an *Error with the OAuth code and words for the client.
 package dpop
