@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -235,35 +233,30 @@ func TestRedirectIsPassedOnAndNotFollowed(t *testing.T) {
 //
 // attack: 165
 func TestProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
-	if os.Getenv("HTTP_PROXY") == "" {
-		var connections atomic.Int32
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer listener.Close()
-		go func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				connections.Add(1)
-				conn.Close()
+	var connections atomic.Int32
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
 			}
-		}()
-		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyOfTheEnvironmentIsNotUsed$", "-test.v")
-		at := "http://" + listener.Addr().String()
-		child.Env = append(os.Environ(), "HTTP_PROXY="+at, "HTTPS_PROXY="+at, "NO_PROXY=")
-		out, err := child.CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		assert.Contains(t, string(out), "--- PASS: TestProxyOfTheEnvironmentIsNotUsed")
+			connections.Add(1)
+			conn.Close()
+		}
+	}()
+	at := "http://" + listener.Addr().String()
+	if !alone(t, "HTTP_PROXY="+at, "HTTPS_PROXY="+at, "NO_PROXY=") {
 		assert.Zero(t, connections.Load())
 		return
 	}
 	r, err := http.NewRequest(http.MethodGet, "http://192.0.2.1/", nil) // an address of nobody (RFC 5737)
 	require.NoError(t, err)
-	at, err := http.ProxyFromEnvironment(r)
+	asked, err := http.ProxyFromEnvironment(r)
 	require.NoError(t, err)
-	require.NotNil(t, at, "a transport as it comes would ask the proxy")
+	require.NotNil(t, asked, "a transport as it comes would ask the proxy")
 	for _, scheme := range []string{"http", "https"} {
 		g := newPool(t, "connect_timeout: 100ms, health: {interval: 10ms}", scheme+"://192.0.2.1:8080")
 		assert.Equal(t, 502, g.asks("POST", "/x", ""))

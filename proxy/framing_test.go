@@ -38,7 +38,7 @@ func (g *rig) dialOver(secure bool) (net.Conn, *bufio.Reader) {
 }
 
 // write puts text on a connection.
-func write(t *testing.T, conn net.Conn, text string) {
+func write(t testing.TB, conn net.Conn, text string) {
 	_, err := io.WriteString(conn, text)
 	require.NoError(t, err)
 }

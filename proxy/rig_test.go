@@ -31,7 +31,7 @@ var start = time.Unix(1795474889, 0)
 
 // rig is a gateway on a real listener with an upstream that counts, a store, and a clock of its own.
 type rig struct {
-	t       *testing.T
+	t       testing.TB
 	gateway *proxy.Gateway
 	server  *httptest.Server
 	rows    *rows
@@ -121,7 +121,7 @@ func newRig(t *testing.T, name string, changes ...func(o *proxy.Options)) *rig {
 }
 
 // newRigFrom starts a gateway with a config in which ${UPSTREAM} and ${GATEWAY} are URLs.
-func newRigFrom(t *testing.T, name string, yaml []byte, changes ...func(o *proxy.Options)) *rig {
+func newRigFrom(t testing.TB, name string, yaml []byte, changes ...func(o *proxy.Options)) *rig {
 	g := &rig{t: t, rows: &rows{byDigest: map[tokenstore.Digest]*tokenstore.Record{}}}
 	g.heard.L = &g.mu
 	up := httptest.NewServer(http.HandlerFunc(g.upstream))
