@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dpopgate/dpopgate/tokenstore"
+	"github.com/dpopgate/dpopgate/tokenstore/tokenstoretest"
 )
 
 // pooler starts a PgBouncer in transaction mode before the server of a DSN, and returns the DSN that leads through it.
@@ -93,16 +94,15 @@ func TestLookupsGoThroughAPoolerInTransactionMode(t *testing.T) {
 func TestAnotherServerOfTheSameDSNTakesOver(t *testing.T) {
 	dsn := guestDatabase(t)
 	record := insert(t, openPostgres(t, dsn, tokenstore.PostgresOptions{}), nil)
-	first, through := newRelay(t, dsn)
-	second, _ := newRelay(t, dsn)
+	first, through := tokenstoretest.RelayTo(t, dsn)
+	second, _ := tokenstoretest.RelayTo(t, dsn)
 	u, err := url.Parse(through)
 	require.NoError(t, err)
-	u.Host = first.listener.Addr().String() + "," + second.listener.Addr().String()
+	u.Host = first.Address() + "," + second.Address()
 	store := openPostgres(t, u.String()+"&target_session_attrs=read-write", tokenstore.PostgresOptions{})
 	warm(t, store, record.Digest)
-	assert.Zero(t, second.dials.Load())
-	first.listener.Close()
-	first.cut()
+	assert.Zero(t, second.Dials())
+	first.Close()
 	warm(t, store, record.Digest)
-	assert.Positive(t, second.dials.Load())
+	assert.Positive(t, second.Dials())
 }

@@ -35,10 +35,10 @@ func TestAFleetWithoutItsReplayStoreTakesAProofOnce(t *testing.T) {
 	}))
 	t.Cleanup(up.Close)
 	dsn := tokenstoretest.Postgres(t)
-	wire := newRelay(t, strings.TrimSuffix(strings.TrimPrefix(redis, "redis://"), "/"))
+	wire := tokenstoretest.NewRelay(t, strings.TrimSuffix(strings.TrimPrefix(redis, "redis://"), "/"))
 	routes := fmt.Sprintf("  - {match: GET /orders/, upstream: %[1]q, scopes: [orders:read]}\n"+
 		"  - {match: GET /plain/, upstream: %[1]q, scopes: [orders:read], nonce: off}", up.URL)
-	more := fmt.Sprintf("dpop: {replay: 'redis://%s', replay_on_error: nonce, nonce_key: 0123456789abcdef0123456789abcdef}", wire.address())
+	more := fmt.Sprintf("dpop: {replay: 'redis://%s', replay_on_error: nonce, nonce_key: 0123456789abcdef0123456789abcdef}", wire.Address())
 	store := fmt.Sprintf("{postgres: %q, timeout: 2s}", dsn)
 	fleet := []*gateway{startGatewayOn(t, store, routes, more), startGatewayOn(t, store, routes, more)}
 	for _, g := range fleet {
@@ -100,7 +100,7 @@ func TestAFleetWithoutItsReplayStoreTakesAProofOnce(t *testing.T) {
 	passes(a, early)
 	refused(early)
 
-	wire.refuse()
+	wire.Refuse()
 	late := sign("/orders/", "")
 	status, own := send(a, "/orders/", late)
 	assert.Equal(t, http.StatusUnauthorized, status)
@@ -120,7 +120,7 @@ func TestAFleetWithoutItsReplayStoreTakesAProofOnce(t *testing.T) {
 	status, _ = send(a, "/plain/", sign("/plain/", ""))
 	assert.Equal(t, http.StatusServiceUnavailable, status, "where no nonce may be asked for, nothing can be let through")
 
-	wire.restore()
+	wire.Restore()
 	for _, g := range fleet {
 		g.awaitLog(t, "proofs are taken by all instances alike again")
 	}

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -15,6 +16,7 @@ import (
 type Relay struct {
 	listener net.Listener
 	known    chan struct{} // closed when the servers are known
+	dials    atomic.Int64
 
 	mu        sync.Mutex
 	servers   []string      // host:port; connections go to one after the other
@@ -61,6 +63,15 @@ func (r *Relay) Address() string { return r.listener.Addr().String() }
 // Port is the port of the address.
 func (r *Relay) Port() int { return r.listener.Addr().(*net.TCPAddr).Port }
 
+// Dials is how many connections have come in so far, refused ones included.
+func (r *Relay) Dials() int64 { return r.dials.Load() }
+
+// Close stops listening and closes all connections, as a server does that has gone.
+func (r *Relay) Close() {
+	r.listener.Close()
+	r.Cut()
+}
+
 // To says where connections go from now on.
 func (r *Relay) To(servers ...string) {
 	r.mu.Lock()
@@ -86,6 +97,7 @@ func (r *Relay) accept() {
 		if err != nil {
 			return
 		}
+		r.dials.Add(1)
 		go r.connect(in)
 	}
 }
