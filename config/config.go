@@ -161,7 +161,8 @@ type Cache struct {
 type DPoP struct {
 	// The JWS algorithms taken, in the order in which challenges list them.
 	Algorithms []string `yaml:"algorithms" default:"ES256,ES384,ES512,EdDSA,Ed25519,PS256,PS384,PS512,RS256" enum:"ES256,ES384,ES512,EdDSA,Ed25519,PS256,PS384,PS512,RS256,RS384,RS512"`
-	// How old an iat may be.
+	// How old an iat may be. Raised by a reload, it holds for proofs made from then on; raised by SIGUSR2, or by any
+	// restart while replay is shared, one that was used just before could be used again: reload instead.
 	MaxAge Duration `yaml:"max_age" default:"60s"`
 	// How far ahead of our clock an iat may be.
 	MaxSkew Duration `yaml:"max_skew" default:"10s"`

@@ -33,6 +33,9 @@ func (c *Config) Warnings() []string {
 	if c.DPoP.Replay == "memory" && c.Store.Postgres != "" {
 		warn("dpop.replay is memory, which is exact on one instance; several need postgres or redis, or nonce: required")
 	}
+	if c.DPoP.Replay == "memory" && c.DPoP.NonceKey != "" {
+		warn("dpop.nonce_key is set while dpop.replay is memory: a proof with a nonce can be used once on each instance, and again after a crash; leave it out, or share the memory of used proofs")
+	}
 	if stale := c.Cache.StaleOnError; stale > 0 {
 		warn("cache.stale_on_error is %s: with the store down, a token that was revoked is let through for up to %s", stale, stale+c.Cache.TTL)
 	}

@@ -21,12 +21,43 @@ type Verifier struct {
 	// before a restart, so its iat is not trusted.
 	Started time.Time
 
+	// Shorter is the MaxAge that was in force until a moment ago, where it has been raised since.
+	Shorter Shorter
+
 	Replay Replay
 
 	// Headers remembers what headers of proofs say; nil: nothing does. It makes no difference but to the time taken.
 	Headers Headers
 	// Fallback is used where a nonce may be asked for and Replay cannot answer. nil: such a proof cannot be accepted.
 	Fallback *Fallback
+}
+
+// Shorter is a MaxAge for proofs made until a moment. Replay was told to remember those for that long and no longer, so no
+// later rule may take them for longer. The zero value is for none.
+type Shorter struct {
+	Until  time.Time // the latest iat that was taken when the rule was raised
+	MaxAge time.Duration
+}
+
+// Raise is what holds from now on for the proofs that v may have accepted, when another Verifier with the same Replay takes
+// its place with a MaxAge of maxAge.
+func (v *Verifier) Raise(maxAge time.Duration, now time.Time) Shorter {
+	if maxAge <= v.MaxAge {
+		return v.Shorter
+	}
+	s := Shorter{now.Add(v.MaxSkew), v.MaxAge}
+	if now.Sub(v.Shorter.Until) <= v.MaxAge { // of it some are still taken
+		s.MaxAge = min(s.MaxAge, v.Shorter.MaxAge)
+	}
+	return s
+}
+
+// maxAge is how old p's iat may be.
+func (v *Verifier) maxAge(p *Proof) time.Duration {
+	if p.IssuedAt.After(v.Shorter.Until) {
+		return v.MaxAge
+	}
+	return min(v.MaxAge, v.Shorter.MaxAge)
 }
 
 // Fallback is how proofs are accepted while the shared store of used ones cannot answer: each process by itself, with
@@ -146,13 +177,14 @@ func (v *Verifier) Nonce(now time.Time) string {
 	return v.Nonces.Current(now)
 }
 
-// checkIssued applies the window: now-MaxAge <= iat <= now+MaxSkew, both ends included. Clients write whole seconds,
+// checkIssued applies the window: now-maxAge <= iat <= now+MaxSkew, both ends included. Clients write whole seconds,
 // so an age is counted in whole seconds of our clock.
 func (v *Verifier) checkIssued(p *Proof, now time.Time) *Error {
 	age := now.Truncate(time.Second).Sub(p.IssuedAt) // both within maxTime: cannot wrap, and Sub saturates
+	maxAge := v.maxAge(p)
 	switch {
-	case age > v.MaxAge:
-		return unlike(IATPast, fmt.Sprintf("iat is %s ago, at most %s is taken, check the clock", seconds(age), seconds(v.MaxAge)), "at most "+seconds(v.MaxAge)+" ago", seconds(age)+" ago")
+	case age > maxAge:
+		return unlike(IATPast, fmt.Sprintf("iat is %s ago, at most %s is taken, check the clock", seconds(age), seconds(maxAge)), "at most "+seconds(maxAge)+" ago", seconds(age)+" ago")
 	case p.IssuedAt.Sub(now) > v.MaxSkew:
 		ahead := p.IssuedAt.Sub(now)
 		return unlike(IATFuture, fmt.Sprintf("iat is %s ahead, at most %s is taken, check the clock", seconds(ahead), seconds(v.MaxSkew)), "at most "+seconds(v.MaxSkew)+" ahead", seconds(ahead)+" ahead")

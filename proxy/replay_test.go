@@ -166,3 +166,40 @@ func TestReplayStoreThatCannotSayIs503(t *testing.T) {
 	}
 	assert.Zero(t, g.count(), "what the upstream saw")
 }
+
+// A store remembers a proof for the window that was in force when it was claimed. When max_age is raised, those from before
+// are held to that window: else they would be forgotten, and good again.
+func TestRaisingMaxAgeMakesNoUsedProofFresh(t *testing.T) {
+	g, key := newAPI(t, "base")
+	var passed atomic.Int64 // since start
+	now := func() time.Time { return start.Add(time.Duration(passed.Load())) }
+	s := g.sibling(0, func(o *proxy.Options) {
+		o.Now = now
+		o.Replay = cache.NewProofs(1<<20, now)
+	})
+	old := s.signed(key, dpop.Claims{IssuedAt: start})
+	ahead := s.signed(key, dpop.Claims{IssuedAt: start.Add(10 * time.Second)})
+	s.passes(old)
+	s.passes(ahead)
+
+	longer := *s.config
+	longer.DPoP.MaxAge *= 5
+	passed.Store(int64(time.Second))
+	require.NoError(t, s.gateway.Reload(&longer))
+	s.refuses(old, http.StatusUnauthorized, dpop.ProofReplayed)
+	unused := s.signed(key, dpop.Claims{IssuedAt: now().Add(11 * time.Second)}) // none such was taken before
+	passed.Store(int64(90 * time.Second))
+	for range 200 { // makes room
+		s.passes(s.signed(key, dpop.Claims{IssuedAt: now()}))
+	}
+	s.refuses(old, http.StatusUnauthorized, dpop.IATPast)
+	s.refuses(ahead, http.StatusUnauthorized, dpop.IATPast)
+	s.passes(unused)
+
+	longer.DPoP.MaxAge *= 2
+	require.NoError(t, s.gateway.Reload(&longer))
+	s.refuses(old, http.StatusUnauthorized, dpop.IATPast)
+	passed.Store(int64(500 * time.Second))
+	s.passes(s.signed(key, dpop.Claims{IssuedAt: start.Add(101 * time.Second)}))
+	s.refuses(s.signed(key, dpop.Claims{IssuedAt: start.Add(99 * time.Second)}), http.StatusUnauthorized, dpop.IATPast)
+}

@@ -73,6 +73,9 @@ func compile(c *config.Config, o Options, before *table) (*table, error) {
 		Headers:      o.Headers,
 		Fallback:     o.Fallback,
 	}
+	if before != nil {
+		t.verifier.Shorter = before.verifier.Raise(t.verifier.MaxAge, o.Now())
+	}
 	for _, name := range c.DPoP.Algorithms {
 		if !dpop.Known(dpop.Algorithm(name)) {
 			return nil, fmt.Errorf("dpop.algorithms: %q cannot be verified", name)
