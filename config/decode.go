@@ -135,10 +135,8 @@ func noValueHint(k reflect.Kind) string {
 // decodeStruct reads a mapping whose keys are the fields' yaml tags. Keys that are absent get their defaults.
 func (f *file) decodeStruct(n *yaml.Node, p path, v reflect.Value) {
 	setDefaults(v)
-	defaults := reflect.New(v.Type()).Elem()
-	setDefaults(defaults)
 	if p.key == "" {
-		f.remember(&place{node: n, value: v})
+		f.remember(&place{node: n})
 	}
 	fields := map[string]int{}
 	var names []string
@@ -156,7 +154,7 @@ func (f *file) decodeStruct(n *yaml.Node, p path, v reflect.Value) {
 			return
 		}
 		at := p.field(key.Value)
-		f.remember(&place{path: at, name: key, node: value, value: v.Field(i), def: defaults.Field(i)})
+		f.remember(&place{path: at, name: key, node: value})
 		f.decode(value, at, v.Field(i), v.Type().Field(i).Tag.Get("enum"))
 	})
 }
@@ -174,7 +172,7 @@ func (f *file) decodeMap(n *yaml.Node, p path, v reflect.Value) {
 	f.eachEntry(n, p, v.Type(), func(key, value *yaml.Node) {
 		at := p.entry(key.Value)
 		element := reflect.New(v.Type().Elem()).Elem()
-		f.remember(&place{path: at, name: key, node: value, value: element})
+		f.remember(&place{path: at, name: key, node: value})
 		f.decode(value, at, element, "")
 		v.SetMapIndex(reflect.ValueOf(key.Value), element)
 	})
@@ -228,14 +226,13 @@ func (f *file) decodeList(n *yaml.Node, p path, v reflect.Value, enum string) {
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
 	for i, c := range n.Content {
 		at := p.index(i)
-		f.remember(&place{path: at, node: c, value: v.Index(i)})
+		f.remember(&place{path: at, node: c})
 		f.decode(c, at, v.Index(i), enum)
 	}
 }
 
 func (f *file) remember(pl *place) {
 	f.places[pl.key] = pl
-	f.order = append(f.order, pl)
 }
 
 // decodeScalar expands a scalar and reads it as v's type.

@@ -52,7 +52,6 @@ func Parse(name string, data []byte, env func(string) (string, bool)) (*Config, 
 		if f.places[""] != nil {
 			f.validate(c)
 		}
-		f.refusePending()
 	}
 	if errs := f.finish(); len(errs) > 0 {
 		return nil, errs
@@ -70,43 +69,40 @@ type file struct {
 	source   *source
 	expander expander
 	places   map[string]*place
-	order    []*place // as decoded
 	expanded map[*yaml.Node]bool
 	broken   map[string]bool // keys that could not be read, about which validation has nothing to add
 	errs     Errors
 }
 
-// path is the way to a value, in two spellings: routes[0].match for people, routes.*.match for tables of keys.
-type path struct{ key, pattern string }
+// path is the way to a value, such as routes[0].match.
+type path struct{ key string }
 
 // place is where the value of a path stands in the file.
 type place struct {
 	path
-	name  *yaml.Node    // its key; nil in lists
-	node  *yaml.Node    // its value
-	value reflect.Value // as decoded
-	def   reflect.Value // what it would be without the key; only for fields of structs
+	name *yaml.Node // its key; nil in lists
+	node *yaml.Node // its value
 }
 
 // field is the path of a key of the format inside p.
 func (p path) field(name string) path {
 	if p.key == "" {
-		return path{name, name}
+		return path{name}
 	}
-	return path{p.key + "." + name, p.pattern + "." + name}
+	return path{p.key + "." + name}
 }
 
 // index is the path of a list element inside p.
 func (p path) index(i int) path {
-	return path{p.key + "[" + strconv.Itoa(i) + "]", p.pattern + ".*"}
+	return path{p.key + "[" + strconv.Itoa(i) + "]"}
 }
 
 // entry is the path of the value that a name of the user's choice has in the mapping p.
 func (p path) entry(name string) path {
 	if !isPlainName(name) {
-		return path{p.key + "[" + strconv.Quote(name) + "]", p.pattern + ".*"}
+		return path{p.key + "[" + strconv.Quote(name) + "]"}
 	}
-	return path{p.field(name).key, p.pattern + ".*"}
+	return p.field(name)
 }
 
 // isPlainName says whether a name needs no quotes in a key path.
