@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -122,14 +123,16 @@ func startProgram(t testing.TB, cores []int, listens string, cmd *exec.Cmd) (use
 	}
 }
 
-// startConfigured starts the program that a variable names on a config, in which ADDRESS and UPSTREAM are replaced.
+// startConfigured starts the program that a variable names on a config, in which ADDRESS, PORT and UPSTREAM are replaced.
 func startConfigured(t testing.TB, g *benchRig, cores benchCores, variable, file, config string, command func(program string) []string) (address, func() (usage, error), string) {
 	program := os.Getenv(variable)
 	if program == "" {
 		return address{}, nil, variable + " is not set"
 	}
 	folder, listens := t.TempDir(), freeAddress()
-	config = strings.NewReplacer("ADDRESS", listens, "UPSTREAM", g.upstream.address).Replace(config)
+	_, port, err := net.SplitHostPort(listens)
+	require.NoError(t, err)
+	config = strings.NewReplacer("ADDRESS", listens, "PORT", port, "UPSTREAM", g.upstream.address).Replace(config)
 	require.NoError(t, os.WriteFile(filepath.Join(folder, file), []byte(config), 0o600))
 	arguments := command(program)
 	for i, a := range arguments {
@@ -179,7 +182,8 @@ func startCaddy(t testing.TB, g *benchRig, cores benchCores) (address, func() (u
 	admin off
 	auto_https off
 }
-http://ADDRESS, http://localhost {
+http://:PORT {
+	bind 127.0.0.1
 	reverse_proxy UPSTREAM
 }
 `, func(string) []string { return []string{"run", "--config", "Caddyfile", "--adapter", "caddyfile"} })
