@@ -50,7 +50,7 @@ type clientVerdict struct {
 
 // newReport makes the report of one instance.
 func newReport(t *tally, routes []proxy.RouteInfo, day bool) *report {
-	r := &report{At: t.now(), Since: t.started, Window: "1h"}
+	r := &report{At: t.now(), Since: t.started, Window: "1h", Rows: []reportRow{}}
 	if day {
 		r.Window = "24h"
 	}
