@@ -17,7 +17,8 @@ type outcome struct {
 	class   int // of the status: 1 to 5, or 0 where nothing was answered
 }
 
-// traffic counts requests by their outcome: the one source of /metrics and of the status page. It may be used concurrently.
+// traffic counts requests by their outcome, since the start, for /metrics. The status page and the report want the last
+// hours by client, which the tally has. It may be used concurrently.
 type traffic struct {
 	total  family
 	counts *growing[outcome, *atomic.Uint64]
